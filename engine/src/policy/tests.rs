@@ -1,0 +1,1 @@
+//! Boundaries, one table each; the properties follow in `properties`.
