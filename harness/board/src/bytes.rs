@@ -1,0 +1,100 @@
+//! The bytes of device memory: moved by system calls on the descriptor, never mapped.
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pread, pwrite};
+
+use crate::board::Board;
+use crate::layout::{ADDRESS_BASE, device_of};
+
+/// Device to device copies and fills pass through a buffer of this size.
+const WINDOW_BYTES: usize = 256 * 1024;
+
+impl Board {
+    /// Copies device memory to the host. The caller has checked the device range; a bad host range is `EFAULT`.
+    pub fn read_device(&self, address: u64, out: &mut [u8]) -> Result<(), Errno> {
+        let offset = file_offset(address, out.len() as u64)?;
+        let mut done = 0;
+        while done < out.len() {
+            match pread(self.descriptor(), &mut out[done..], offset + done as u64) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies host memory to the device. The caller has checked the device range; a bad host range is `EFAULT`.
+    pub fn write_device(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let offset = file_offset(address, bytes.len() as u64)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            match pwrite(self.descriptor(), &bytes[done..], offset + done as u64) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies within device memory, over devices too. Overlapping ranges are copied as memmove does.
+    pub fn copy_device(&self, to: u64, from: u64, bytes: u64) -> Result<(), Errno> {
+        file_offset(to, bytes)?;
+        file_offset(from, bytes)?;
+        let mut window = vec![0u8; WINDOW_BYTES.min(bytes as usize)];
+        let backwards = to > from && to - from < bytes;
+        let mut done = 0;
+        while done < bytes {
+            let count = (bytes - done).min(WINDOW_BYTES as u64);
+            let at = if backwards {
+                bytes - done - count
+            } else {
+                done
+            };
+            let window = &mut window[..count as usize];
+            self.read_device(from + at, window)?;
+            self.write_device(to + at, window)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Fills device memory with a repeated pattern of 1, 2 or 4 bytes.
+    pub fn fill_device(&self, address: u64, bytes: u64, pattern: &[u8]) -> Result<(), Errno> {
+        file_offset(address, bytes)?;
+        let length = WINDOW_BYTES.min(bytes as usize);
+        let window: Vec<u8> = pattern.iter().copied().cycle().take(length).collect();
+        let mut done = 0;
+        while done < bytes {
+            let count = (bytes - done).min(WINDOW_BYTES as u64);
+            self.write_device(address + done, &window[..count as usize])?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Gives the pages of freed device memory back to the system; they read as zeros from then on.
+    pub fn discard(&self, address: u64, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        if let Ok(offset) = file_offset(address, bytes) {
+            // Only a saving: addresses are never handed out again.
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            while fallocate(self.descriptor(), flags, offset, bytes) == Err(Errno::INTR) {}
+        }
+    }
+}
+
+fn file_offset(address: u64, bytes: u64) -> Result<u64, Errno> {
+    let last = address
+        .checked_add(bytes.saturating_sub(1))
+        .ok_or(Errno::INVAL)?;
+    match (device_of(address), device_of(last)) {
+        (Some(first), Some(last)) if first == last => Ok(address - ADDRESS_BASE),
+        (Some(_) | None, Some(_) | None) => Err(Errno::INVAL),
+    }
+}
