@@ -8,6 +8,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use request::TWO_POW_64;
 pub use request::{MemoryRequest, Threshold};
 
 /// A valid, current copy of a block that exists outside the device already.

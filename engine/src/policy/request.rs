@@ -3,9 +3,7 @@
 use crate::error::Error;
 
 /// 2^64, the first number of bytes that no `u64` holds.
-const TWO_POW_64: f64 = 18_446_744_073_709_551_616.0;
-
-const BYTES_PER_GIB: f64 = 1_073_741_824.0;
+pub(crate) const TWO_POW_64: f64 = 18_446_744_073_709_551_616.0;
 
 /// How much device memory is asked back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,44 +40,4 @@ pub enum Threshold {
     Off,
     /// A block goes to its file when host memory would fall below so many bytes; 0 is the same as off.
     Below(u64),
-}
-
-impl Threshold {
-    /// The threshold that a text of GiB means: 0 turns files off, fractions count exactly, and more than 2^64
-    /// bytes is the same as 2^64 − 1.
-    ///
-    /// # Errors
-    /// Anything that is not a finite, non-negative decimal number; `variable` is named in the error.
-    pub fn parse_gib(variable: &'static str, text: &str) -> Result<Self, Error> {
-        let bytes = parse_gib(variable, text)?;
-        Ok(if bytes == 0 {
-            Self::Off
-        } else {
-            Self::Below(bytes)
-        })
-    }
-}
-
-/// Bytes of a decimal number of GiB. A number above 0 never becomes 0 bytes: that would turn a limit off.
-pub(crate) fn parse_gib(variable: &'static str, text: &str) -> Result<u64, Error> {
-    let invalid = || Error::InvalidSetting {
-        variable,
-        value: text.to_owned(),
-        remedy: "give a number of GiB, 0 or more, such as 0.5 or 512".into(),
-    };
-    // `f64::from_str` also takes nan, inf, infinity and signs; none of them is a size.
-    if !text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'))
-        || text.starts_with(['+', '-'])
-    {
-        return Err(invalid());
-    }
-    let gib: f64 = text.parse().map_err(|_| invalid())?;
-    let bytes = gib * BYTES_PER_GIB;
-    Ok(if bytes >= TWO_POW_64 {
-        u64::MAX
-    } else {
-        bytes.ceil() as u64
-    })
 }

@@ -1,0 +1,1 @@
+//! Manifests and safetensors files: what is refused, and how what is accepted lies.

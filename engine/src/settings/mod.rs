@@ -1,0 +1,135 @@
+//! What the engine can be told: a builder, with the process environment on top.
+
+mod builder;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use builder::SettingsBuilder;
+
+use crate::policy::Threshold;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// A CUDA device, `cuda:N`. There is no abstraction over other kinds (E40).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    ordinal: u32,
+}
+
+impl Device {
+    /// The driver's number of it.
+    #[must_use]
+    pub fn ordinal(self) -> u32 {
+        self.ordinal
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{}", self.ordinal)
+    }
+}
+
+/// What becomes of data in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileTier {
+    /// It stays mapped for reading.
+    Mapped,
+    /// Nothing of it stays mapped or in RAM.
+    Closed,
+}
+
+/// What to do with an offload directory that lives in memory (E35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TmpfsPolicy {
+    /// Refuse it.
+    Refuse,
+    /// Use it, and count what is in it as RAM.
+    CountAsRam,
+}
+
+/// Checked settings of one engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    device: Device,
+    directory: PathBuf,
+    staging_bytes: u64,
+    slot_bytes: u64,
+    io_threads: usize,
+    threshold: Threshold,
+    ram_limit_bytes: Option<u64>,
+    file_tier: FileTier,
+    tmpfs: TmpfsPolicy,
+    durable: bool,
+}
+
+impl Settings {
+    /// A builder that holds the defaults.
+    #[must_use]
+    pub fn builder() -> SettingsBuilder {
+        SettingsBuilder::default()
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The directory in which the engine makes its own.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Most pinned and staging host memory that the engine ever holds, bytes.
+    #[must_use]
+    pub fn staging_bytes(&self) -> u64 {
+        self.staging_bytes
+    }
+
+    /// Bytes of one staging slot: the budget divided among the I/O threads, a multiple of 4096.
+    #[must_use]
+    pub fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
+    }
+
+    /// Number of I/O threads; 1 makes runs deterministic.
+    #[must_use]
+    pub fn io_threads(&self) -> usize {
+        self.io_threads
+    }
+
+    /// Below what remaining host memory blocks go to files.
+    #[must_use]
+    pub fn threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// Host memory that the engine may plan with, bytes; `None` leaves it to the machine.
+    #[must_use]
+    pub fn ram_limit_bytes(&self) -> Option<u64> {
+        self.ram_limit_bytes
+    }
+
+    /// What becomes of data in files.
+    #[must_use]
+    pub fn file_tier(&self) -> FileTier {
+        self.file_tier
+    }
+
+    /// What to do with an offload directory that lives in memory.
+    #[must_use]
+    pub fn tmpfs(&self) -> TmpfsPolicy {
+        self.tmpfs
+    }
+
+    /// Whether a file is synchronised with its disk before device memory is given back.
+    #[must_use]
+    pub fn durable(&self) -> bool {
+        self.durable
+    }
+}

@@ -1,0 +1,124 @@
+//! A block's range of a model's spill file, held by whoever needs its contents.
+
+use crate::{Error, spill::SpillFile};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+const ALIGNMENT: u64 = 4096;
+
+/// `bytes` with the padding that they take in a file (E19).
+pub(crate) fn padded_bytes(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGNMENT)
+}
+
+/// A spill file and the blocks whose ranges in it are in use. The last range that goes takes the file with it.
+pub(crate) struct ModelFile {
+    file: SpillFile,
+    /// Taken out only after the range was discarded, so that a range is never punched under its next contents.
+    used: Mutex<BTreeSet<usize>>,
+}
+
+impl ModelFile {
+    pub(crate) fn new(file: SpillFile) -> Self {
+        Self {
+            file,
+            used: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.file.len()
+    }
+}
+
+/// One block's range of a file. When the last holder lets go the range's space returns to the filesystem.
+pub(crate) struct FileRange {
+    file: Arc<ModelFile>,
+    block: usize,
+    offset: u64,
+    bytes: u64,
+}
+
+impl FileRange {
+    /// Takes the range of `block` and reserves its space (E25). `None` when an older copy of the block is still
+    /// held there, by a view for instance.
+    ///
+    /// # Errors
+    /// The space cannot be reserved.
+    pub(crate) fn take(
+        file: &Arc<ModelFile>,
+        block: usize,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Option<Self>, Error> {
+        let is_free = file
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(block);
+        if !is_free {
+            return Ok(None);
+        }
+        let range = Self {
+            file: Arc::clone(file),
+            block,
+            offset,
+            bytes,
+        };
+        file.file.reserve(offset, padded_bytes(bytes))?;
+        Ok(Some(range))
+    }
+
+    pub(crate) fn file(&self) -> &Arc<ModelFile> {
+        &self.file
+    }
+
+    /// Bytes without padding.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn write_all_at(&self, contents: &[u8], offset: u64) -> Result<(), Error> {
+        self.file.file.write_all_at(contents, self.offset + offset)
+    }
+
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.file.file.read_exact_at(out, self.offset + offset)
+    }
+
+    /// Notices truncation (E22).
+    pub(crate) fn check_len(&self) -> Result<(), Error> {
+        self.file.file.check_len()
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.file.sync()
+    }
+
+    /// Maps the contents read-only (E20).
+    pub(crate) fn map(&self) -> Result<memmap2::Mmap, Error> {
+        self.file.file.map(self.offset, self.bytes)
+    }
+}
+
+impl Drop for FileRange {
+    fn drop(&mut self) {
+        // Space that cannot be given back now is given back with the file.
+        let _ = self
+            .file
+            .file
+            .discard(self.offset, padded_bytes(self.bytes));
+        self.file
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.block);
+    }
+}

@@ -1,0 +1,83 @@
+//! The way of bytes between device memory and the host: a seam with one implementation, [`Staged`], which goes
+//! through pinned slots inside the declared budget. Another way (device to file without the CPU) goes beside it.
+//!
+//! Every call is complete when it returns, also when it fails: nothing is then in flight that would outlive the
+//! buffers it was given.
+
+mod checksums;
+mod file_range;
+mod ram_copy;
+mod staged;
+mod workers;
+
+pub(crate) use checksums::Checksums;
+pub(crate) use file_range::{FileRange, ModelFile, padded_bytes};
+pub(crate) use ram_copy::RamCopy;
+pub(crate) use staged::{SourceRead, Staged};
+
+use crate::{Error, cuda::DeviceAddress};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// How bytes travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransferPath {
+    /// They did not move.
+    None,
+    /// Through pinned slots of host memory.
+    Staged,
+    /// Between device and file by cuFile.
+    CuFile,
+}
+
+/// A run of device memory. Whoever makes one keeps the allocation alive until the call that takes it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceSpan {
+    pub(crate) address: DeviceAddress,
+    pub(crate) bytes: u64,
+}
+
+/// A way between device and file.
+pub(crate) trait Transfer: Send + Sync {
+    /// Its name in moves and status.
+    fn path(&self) -> TransferPath;
+
+    /// Writes the span to the start of `to`, pads it with zeros (E19), and returns what to verify on reading. Space
+    /// is reserved by the caller, and so is durability. On an error nothing in `to` is valid.
+    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error>;
+
+    /// Reads the span back, verifying length and checksums (E22). On an error the span's contents are undefined.
+    fn load(
+        &self,
+        from: &Arc<FileRange>,
+        checksums: &Checksums,
+        to: DeviceSpan,
+    ) -> Result<(), Error>;
+}
+
+/// File bytes moved since the engine was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    written_bytes: AtomicU64,
+    read_bytes: AtomicU64,
+}
+
+impl Traffic {
+    pub(crate) fn count_written(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_read(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+}

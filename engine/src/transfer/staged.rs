@@ -1,0 +1,215 @@
+//! The staged way: every byte passes a pinned slot, so that host memory stays inside the declared budget whatever
+//! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread.
+
+use super::{
+    Checksums, DeviceSpan, FileRange, RamCopy, Traffic, Transfer, TransferPath, padded_bytes,
+    ram_copy::RamCopyBuilder, workers::Workers,
+};
+use crate::{
+    Error,
+    cuda::{Context, DeviceAddress, Lane},
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Reads a block's original contents: offset in the block, and where to put the bytes.
+pub(crate) type SourceRead = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), Error> + Send + Sync>;
+
+/// I/O threads with a lane each.
+pub(crate) struct Staged {
+    /// Before the lanes: threads are joined first.
+    workers: Workers,
+    lanes: Arc<Lanes>,
+    slot_bytes: u64,
+    traffic: Arc<Traffic>,
+}
+
+/// One lane a thread. Callers who read or write device memory themselves share the first.
+struct Lanes(Vec<Mutex<Lane>>);
+
+impl Lanes {
+    fn get(&self, thread: usize) -> MutexGuard<'_, Lane> {
+        self.0[thread]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Staged {
+    /// Starts `io_threads` threads with a slot of `slot_bytes` each.
+    ///
+    /// # Errors
+    /// No host memory, no stream, or no thread.
+    pub(crate) fn new(
+        context: &Arc<Context>,
+        io_threads: usize,
+        slot_bytes: u64,
+        traffic: Arc<Traffic>,
+    ) -> Result<Self, Error> {
+        let slot_len = usize::try_from(slot_bytes)
+            .map_err(|_| Error::InvalidArgument(format!("a slot of {slot_bytes} bytes")))?;
+        let lanes = (0..io_threads)
+            .map(|_| Lane::new(context, slot_len).map(Mutex::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            workers: Workers::new(io_threads)?,
+            lanes: Arc::new(Lanes(lanes)),
+            slot_bytes,
+            traffic,
+        })
+    }
+
+    /// Why slots are pageable, one reason each; empty when all are pinned.
+    pub(crate) fn pageable_reasons(&self) -> Vec<String> {
+        (0..self.lanes.0.len())
+            .filter_map(|thread| self.lanes.get(thread).refusal().map(ToString::to_string))
+            .collect()
+    }
+
+    /// Copies the span to anonymous memory.
+    pub(crate) fn store_to_ram(&self, from: DeviceSpan) -> Result<RamCopy, Error> {
+        let copy = Arc::new(RamCopyBuilder::new(from.bytes, self.slot_bytes));
+        let target = Arc::clone(&copy);
+        self.each_chunk(from, move |lane, chunk| {
+            let contents = lane.download(chunk.address, chunk.len)?;
+            target.put(chunk.index, contents)
+        })?;
+        copy.finish()
+    }
+
+    /// Copies a RAM copy to the span, verifying checksums.
+    pub(crate) fn load_from_ram(&self, from: &Arc<RamCopy>, to: DeviceSpan) -> Result<(), Error> {
+        let source = Arc::clone(from);
+        self.each_chunk(to, move |lane, chunk| {
+            let contents = source.chunk(chunk.index);
+            source
+                .checksums()
+                .verify(chunk.index, contents, "the copy in RAM")?;
+            lane.slot()?[..chunk.len].copy_from_slice(contents);
+            lane.upload(chunk.address, chunk.len)
+        })
+    }
+
+    /// Fills the span with what `read` gives.
+    pub(crate) fn load_from_source(&self, read: SourceRead, to: DeviceSpan) -> Result<(), Error> {
+        self.each_chunk(to, move |lane, chunk| {
+            read(chunk.offset, &mut lane.slot()?[..chunk.len])?;
+            lane.upload(chunk.address, chunk.len)
+        })
+    }
+
+    /// Copies device memory out, on the calling thread.
+    pub(crate) fn read_device(
+        &self,
+        mut address: DeviceAddress,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let mut lane = self.lanes.get(0);
+        for window in out.chunks_mut(self.slot_len()) {
+            window.copy_from_slice(lane.download(address, window.len())?);
+            address += window.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Overwrites the span with what `contents` gives, window after window, on the calling thread.
+    pub(crate) fn write_device(
+        &self,
+        to: DeviceSpan,
+        contents: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut lane = self.lanes.get(0);
+        let mut offset = 0;
+        while offset < to.bytes {
+            let len = (to.bytes - offset).min(self.slot_bytes) as usize;
+            contents(offset, &mut lane.slot()?[..len])?;
+            lane.upload(to.address + offset, len)?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// A slot's length fits the address space: it was mapped.
+    fn slot_len(&self) -> usize {
+        self.slot_bytes as usize
+    }
+
+    fn each_chunk(
+        &self,
+        span: DeviceSpan,
+        task: impl Fn(&mut Lane, Chunk) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let lanes = Arc::clone(&self.lanes);
+        let slot_bytes = self.slot_bytes;
+        self.workers
+            .run(span.bytes.div_ceil(slot_bytes), move |thread, index| {
+                let offset = index * slot_bytes;
+                let chunk = Chunk {
+                    index,
+                    offset,
+                    address: span.address + offset,
+                    len: (span.bytes - offset).min(slot_bytes) as usize,
+                };
+                task(&mut lanes.get(thread), chunk)
+            })
+    }
+}
+
+/// The part of a block that one slot takes.
+struct Chunk {
+    index: u64,
+    /// In the block.
+    offset: u64,
+    address: DeviceAddress,
+    len: usize,
+}
+
+impl Transfer for Staged {
+    fn path(&self) -> TransferPath {
+        TransferPath::Staged
+    }
+
+    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error> {
+        let checksums = Checksums::new(from.bytes, self.slot_bytes);
+        let (sums, target, traffic) = (
+            checksums.clone(),
+            Arc::clone(to),
+            Arc::clone(&self.traffic),
+        );
+        self.each_chunk(from, move |lane, chunk| {
+            sums.record(chunk.index, lane.download(chunk.address, chunk.len)?);
+            // Slots are multiples of the alignment, so the last chunk's padding fits.
+            let padded = padded_bytes(chunk.len as u64);
+            let contents = &mut lane.slot()?[..padded as usize];
+            contents[chunk.len..].fill(0);
+            target.write_all_at(contents, chunk.offset)?;
+            traffic.count_written(padded);
+            Ok(())
+        })?;
+        Ok(checksums)
+    }
+
+    fn load(
+        &self,
+        from: &Arc<FileRange>,
+        checksums: &Checksums,
+        to: DeviceSpan,
+    ) -> Result<(), Error> {
+        from.check_len()?;
+        let (sums, source, traffic) = (
+            checksums.clone(),
+            Arc::clone(from),
+            Arc::clone(&self.traffic),
+        );
+        self.each_chunk(to, move |lane, chunk| {
+            let contents = &mut lane.slot()?[..chunk.len];
+            source.read_exact_at(contents, chunk.offset)?;
+            traffic.count_read(chunk.len as u64);
+            sums.verify(
+                chunk.index,
+                contents,
+                &source.file().path().display().to_string(),
+            )?;
+            lane.upload(chunk.address, chunk.len)
+        })
+    }
+}

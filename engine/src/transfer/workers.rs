@@ -1,0 +1,256 @@
+//! The I/O threads: chunks of an operation, in parallel, all done or given up before the operation returns.
+
+use crate::Error;
+use std::{
+    any::Any,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+type Task = dyn Fn(usize, u64) -> Result<(), Error> + Send + Sync;
+
+/// Threads that live as long as the engine. One thread makes runs deterministic.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    operations: VecDeque<Operation>,
+    next_id: u64,
+    closing: bool,
+}
+
+struct Operation {
+    id: u64,
+    task: Arc<Task>,
+    next: u64,
+    end: u64,
+    running: usize,
+    /// Of the first chunk that failed, in the block's order.
+    failure: Option<(u64, Error)>,
+}
+
+impl Operation {
+    fn has_work(&self) -> bool {
+        self.failure.is_none() && self.next < self.end
+    }
+
+    fn is_over(&self) -> bool {
+        self.running == 0 && !self.has_work()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, thread: usize) {
+        let mut state = self.lock();
+        loop {
+            let Some(operation) = state.operations.iter_mut().find(|each| each.has_work()) else {
+                if state.closing {
+                    return;
+                }
+                state = self.wait(state);
+                continue;
+            };
+            let (id, chunk) = (operation.id, operation.next);
+            let task = Arc::clone(&operation.task);
+            operation.next += 1;
+            operation.running += 1;
+            drop(state);
+            let outcome = catch_unwind(AssertUnwindSafe(|| task(thread, chunk)))
+                .unwrap_or_else(|panic| Err(Error::WorkerPanicked(text_of(panic.as_ref()))));
+            // Before the waiter can go on: what the task holds must not outlive its operation.
+            drop(task);
+            state = self.lock();
+            if let Some(operation) = state.operations.iter_mut().find(|each| each.id == id) {
+                operation.running -= 1;
+                if let Err(error) = outcome {
+                    let is_first = operation
+                        .failure
+                        .as_ref()
+                        .is_none_or(|(failed, _)| chunk < *failed);
+                    if is_first {
+                        operation.failure = Some((chunk, error));
+                    }
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// The system refuses a thread; those already started are joined.
+    pub(super) fn new(count: usize) -> Result<Self, Error> {
+        let mut workers = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                changed: Condvar::new(),
+            }),
+            threads: Vec::with_capacity(count),
+        };
+        for index in 0..count {
+            let shared = Arc::clone(&workers.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("offload-io-{index}"))
+                .spawn(move || shared.work(index))
+                .map_err(|source| Error::Io {
+                    operation: "start of a thread",
+                    path: format!("offload-io-{index}").into(),
+                    source,
+                })?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Runs `task(thread, chunk)` for the chunks 0 to `chunks` − 1 and returns when no thread works on them any more. The first
+    /// error stops chunks that have not begun; a panic is such an error, and the thread lives on (E29).
+    ///
+    /// # Errors
+    /// That of the first chunk, in order, that failed.
+    pub(super) fn run(
+        &self,
+        chunks: u64,
+        task: impl Fn(usize, u64) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let mut state = self.shared.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.operations.push_back(Operation {
+            id,
+            task: Arc::new(task),
+            next: 0,
+            end: chunks,
+            running: 0,
+            failure: None,
+        });
+        self.shared.changed.notify_all();
+        loop {
+            let over = state
+                .operations
+                .iter()
+                .position(|each| each.id == id && each.is_over());
+            if let Some(operation) = over.and_then(|at| state.operations.remove(at)) {
+                drop(state);
+                return operation.failure.map_or(Ok(()), |(_, error)| Err(error));
+            }
+            state = self.shared.wait(state);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // Panics of tasks are caught, so a thread ends normally.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    //! Every chunk once, errors and panics given to the waiter, and threads that outlive both.
+    use super::*;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    #[test]
+    fn every_chunk_runs_exactly_once() {
+        for threads in [1, 4] {
+            let workers = Workers::new(threads).unwrap();
+            let seen: Arc<Vec<AtomicUsize>> = Arc::new((0..50).map(|_| AtomicUsize::new(0)).collect());
+            let counts = Arc::clone(&seen);
+            workers
+                .run(50, move |_, chunk| {
+                    counts[chunk as usize].fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                })
+                .unwrap();
+            assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn no_chunks_are_done_at_once() {
+        Workers::new(1).unwrap().run(0, |_, _| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn the_first_error_stops_the_rest() {
+        let workers = Workers::new(1).unwrap();
+        let ran = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&ran);
+        let error = workers
+            .run(10, move |_, chunk| {
+                count.fetch_add(1, Ordering::Relaxed);
+                if chunk == 3 {
+                    return Err(Error::Internal(format!("chunk {chunk}")));
+                }
+                Ok(())
+            })
+            .unwrap_err();
+        assert!(error.to_string().contains("chunk 3"), "{error}");
+        assert_eq!(ran.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_and_the_thread_lives_on() {
+        let workers = Workers::new(1).unwrap();
+        let error = workers
+            .run(3, |_, chunk| panic!("chunk {chunk} went wrong"))
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::WorkerPanicked(text) if text == "chunk 0 went wrong"),
+            "{error}"
+        );
+        workers.run(3, |_, _| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn what_a_task_holds_is_let_go_before_its_operation_returns() {
+        let workers = Workers::new(4).unwrap();
+        for _ in 0..200 {
+            let held = Arc::new(());
+            let inside = Arc::clone(&held);
+            workers
+                .run(8, move |_, _| {
+                    let _used = &inside;
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
+    }
+}
