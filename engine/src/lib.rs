@@ -4,6 +4,7 @@ mod error;
 mod model;
 mod policy;
 mod settings;
+mod spill;
 
 pub use error::{Error, ErrorKind};
 pub use model::{Dtype, Fill, Manifest, ManifestStorage, ManifestTensor, Pattern};

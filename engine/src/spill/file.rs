@@ -1,0 +1,271 @@
+//! One spill file: sparse, and trusted through its open descriptor only.
+
+use super::{OwnedDirectory, SPILL_SUFFIX, sys};
+use crate::error::Error;
+use memmap2::{Mmap, MmapOptions};
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    sys::{
+        resource::{Resource, getrlimit},
+        stat::SFlag,
+    },
+};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A file of an engine's directory, never reopened by name. Its name goes when it is dropped.
+#[derive(Debug)]
+pub(crate) struct SpillFile {
+    directory: Arc<OwnedDirectory>,
+    name: OsString,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl SpillFile {
+    pub(super) fn create(
+        directory: &Arc<OwnedDirectory>,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Self, Error> {
+        if name.contains('/') || !name.ends_with(SPILL_SUFFIX) {
+            return Err(Error::Internal(format!(
+                "{name:?} is not the name of a spill file"
+            )));
+        }
+        let path = directory.path.join(name);
+        refuse_above_limit(&path, bytes)?;
+        let name = OsString::from(name);
+        let file = sys::create_file(&directory.fd, &name).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::AlreadyExists(path.clone()),
+            _ => Error::from_call("create", &path, bytes, error),
+        })?;
+        let created = Self {
+            directory: Arc::clone(directory),
+            name,
+            path,
+            file,
+            bytes,
+        };
+        created
+            .file
+            .set_len(bytes)
+            .map_err(|error| created.error("ftruncate", bytes, error))?;
+        Ok(created)
+    }
+
+    /// Absolute path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length, bytes; space is reserved for parts of it only.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes space for a range that has none, before anything is written there (E25). A filesystem that cannot do so
+    /// must at least have the space free now (F44).
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], and the range is without space again; [`Error::Io`].
+    pub(crate) fn reserve(&self, offset: u64, bytes: u64) -> Result<(), Error> {
+        let (start, length) = self.range(offset, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        // Asked first, since a reservation that cannot succeed may fill the filesystem before it fails.
+        let available = sys::available_bytes(&self.file)
+            .map_err(|error| self.error("fstatvfs", bytes, error))?;
+        if available < bytes {
+            return Err(Error::DiskFull {
+                path: self.path.clone(),
+                operation: "reserve",
+                wanted: bytes,
+                available: Some(available),
+                source: None,
+            });
+        }
+        let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let reserved = sys::uninterrupted(|| fallocate(&self.file, flags, start, length));
+        tolerate_unsupported(reserved).map_err(|error| {
+            // A part may have been taken; that it cannot be given back is the lesser error.
+            let _ = self.discard(offset, bytes);
+            self.error("fallocate", bytes, error)
+        })
+    }
+
+    /// Writes all of `bytes`. Interrupted writes are repeated, short ones continued, one that moves nothing is an error.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::Io`]; a part may have been written.
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let wanted = bytes.len() as u64;
+        self.range(offset, wanted)?;
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| self.error("pwrite", wanted, error))
+    }
+
+    /// Fills all of `out`. Interrupted reads are repeated, short ones continued.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file ends before that, [`Error::Io`].
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), Error> {
+        let wanted = out.len() as u64;
+        let end = offset.saturating_add(wanted);
+        let ended = |at: u64| self.corrupt(format!("it ends at byte {at}, before byte {end}"));
+        if end > self.bytes {
+            return Err(ended(self.bytes));
+        }
+        self.file
+            .read_exact_at(out, offset)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    ended(self.file.metadata().map_or(0, |metadata| metadata.len()))
+                }
+                _ => self.error("pread", wanted, error),
+            })
+    }
+
+    /// Compares the file's length with what it was made with: reading a map beyond the end kills the process (E22).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub(crate) fn check_len(&self) -> Result<(), Error> {
+        let stat = sys::stat(&self.file).map_err(|error| self.error("fstat", 0, error))?;
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        if !sys::is(&stat, SFlag::S_IFREG) || length != self.bytes {
+            return Err(self.corrupt(format!("it has {length} bytes instead of {}", self.bytes)));
+        }
+        Ok(())
+    }
+
+    /// Maps a range for reading (E20). Call [`check_len`](Self::check_len) before each use of the map too.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file has another length than it was made with, [`Error::Io`].
+    #[allow(unsafe_code)]
+    pub(crate) fn map(&self, offset: u64, bytes: u64) -> Result<Mmap, Error> {
+        self.range(offset, bytes)?;
+        self.check_len()?;
+        let length = usize::try_from(bytes)
+            .map_err(|_| Error::Internal(format!("a map of {bytes} bytes does not fit")))?;
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(length);
+        // SAFETY: the file was made exclusively by this process, mode 0600, in its own directory of mode 0700, under
+        // a name that the engine gives to nobody; the engine never shortens it, never writes to a range whose
+        // copy has a reader, and its length was compared just now.
+        let map = unsafe { options.map(&self.file) };
+        map.map_err(|error| self.error("mmap", bytes, error))
+    }
+
+    /// Gives the space of a range back; it reads as zeros then. Filesystems that cannot do so keep it until the file goes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn discard(&self, offset: u64, bytes: u64) -> Result<(), Error> {
+        let (start, length) = self.range(offset, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let discarded = sys::uninterrupted(|| fallocate(&self.file, flags, start, length));
+        tolerate_unsupported(discarded).map_err(|error| self.error("fallocate", bytes, error))
+    }
+
+    /// Waits until the bytes are on the disk. A failure is not repeated: after it, the kernel may call lost pages clean (F41).
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::Io`].
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file
+            .sync_data()
+            .map_err(|error| self.error("fdatasync", 0, error))
+    }
+
+    /// A range as the system's calls take it.
+    fn range(&self, offset: u64, bytes: u64) -> Result<(i64, i64), Error> {
+        let outside = || {
+            Error::Internal(format!(
+                "{bytes} bytes at {offset} are outside the {} of {}",
+                self.bytes,
+                self.path.display()
+            ))
+        };
+        offset
+            .checked_add(bytes)
+            .filter(|end| *end <= self.bytes)
+            .ok_or_else(outside)?;
+        let start = i64::try_from(offset).map_err(|_| outside())?;
+        let length = i64::try_from(bytes).map_err(|_| outside())?;
+        Ok((start, length))
+    }
+
+    fn error(&self, operation: &'static str, wanted: u64, source: io::Error) -> Error {
+        Error::from_call(operation, &self.path, wanted, source)
+    }
+
+    fn corrupt(&self, detail: String) -> Error {
+        Error::Corrupt {
+            what: self.path.display().to_string(),
+            detail,
+        }
+    }
+}
+
+impl Drop for SpillFile {
+    fn drop(&mut self) {
+        self.directory.unlink_or_keep(&self.name, &self.file);
+    }
+}
+
+/// A file above the process's limit would raise SIGXFSZ, which kills by default.
+fn refuse_above_limit(path: &Path, bytes: u64) -> Result<(), Error> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)
+        .map_err(|error| Error::from_call("getrlimit", path, bytes, error.into()))?;
+    if bytes > limit {
+        return Err(Error::DiskFull {
+            path: path.to_owned(),
+            operation: "create",
+            wanted: bytes,
+            available: Some(limit),
+            source: Some(io::Error::from_raw_os_error(libc::EFBIG)),
+        });
+    }
+    Ok(())
+}
+
+/// Not every filesystem reserves and gives back ranges; the others do without.
+fn tolerate_unsupported(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What only an odd filesystem answers.
+    use super::*;
+
+    #[test]
+    fn a_filesystem_without_reservation_is_tolerated_and_a_full_one_is_not() {
+        for errno in [libc::EOPNOTSUPP, libc::ENOTSUP, libc::ENOSYS] {
+            assert!(tolerate_unsupported(Err(io::Error::from_raw_os_error(errno))).is_ok());
+        }
+        for errno in [libc::ENOSPC, libc::EIO, libc::EINVAL] {
+            let error = tolerate_unsupported(Err(io::Error::from_raw_os_error(errno)));
+            assert_eq!(error.unwrap_err().raw_os_error(), Some(errno));
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The engine's own directory of spill files: made for one engine, locked while it lives, gone with the last file.
+//!
+//! Fault model: any call may fail, the process may be killed between any two of them, other engines of the same
+//! user may share the base directory, and so may strangers where it is sticky. Not guarded against: a process of
+//! the same user that changes files in the engine's directory on purpose; lengths and checksums notice it late.
+
+mod base;
+mod file;
+mod owner;
+mod reap;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use file::SpillFile;
+
+use crate::{error::Error, settings::Settings};
+use base::Base;
+use nix::{
+    sys::stat::{FileStat, SFlag},
+    unistd::Uid,
+};
+use owner::{DirectoryName, Owner};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{File, TryLockError},
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Held locked for as long as the owner lives.
+const LOCK_NAME: &str = "owner.lock";
+
+/// What every spill file's name ends with.
+const SPILL_SUFFIX: &str = ".spill";
+
+/// A name is lost only to something that is in its place or to a reaper in another PID namespace.
+const MAX_NAMES_TRIED: u32 = 64;
+
+/// Numbers the engines of this process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The directory of one engine.
+#[derive(Debug)]
+pub(crate) struct SpillDirectory {
+    owned: Arc<OwnedDirectory>,
+    reaped_orphans: u64,
+}
+
+impl SpillDirectory {
+    /// Checks the base directory, removes what dead owners left in it, and makes a locked directory of our own.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] when the base directory cannot be trusted or written; [`Error::DiskFull`], [`Error::Io`].
+    pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
+        let base = Base::open(settings)?;
+        let reaped_orphans =
+            reap::reap(&base).map_err(|error| Error::from_call("readdir", &base.path, 0, error))?;
+        let owned = Arc::new(OwnedDirectory::create(base)?);
+        Ok(Self {
+            owned,
+            reaped_orphans,
+        })
+    }
+
+    /// Directories of dead owners that were removed.
+    pub(crate) fn reaped_orphans(&self) -> u64 {
+        self.reaped_orphans
+    }
+
+    /// Absolute path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.owned.path
+    }
+
+    /// Bytes that the filesystem of this directory gives to us (E25, S13).
+    pub(crate) fn disk_available_bytes(&self) -> Result<u64, Error> {
+        sys::available_bytes(&self.owned.fd)
+            .map_err(|error| Error::from_call("fstatvfs", &self.owned.path, 0, error))
+    }
+
+    /// Whether what is written here takes host memory (E35).
+    pub(crate) fn counts_as_ram(&self) -> bool {
+        self.owned.base.counts_as_ram
+    }
+
+    /// Makes the file `name`, `bytes` long and without space of its own yet.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when something has that name, which is left untouched (E34); [`Error::DiskFull`]
+    /// when the filesystem or a limit refuses the length; [`Error::Io`].
+    pub(crate) fn create(&self, name: &str, bytes: u64) -> Result<SpillFile, Error> {
+        SpillFile::create(&self.owned, name, bytes)
+    }
+
+    /// Files whose removal failed.
+    pub(crate) fn pending_unlinks(&self) -> u64 {
+        self.owned.pending().len() as u64
+    }
+
+    /// Tries to remove those files again (E36).
+    ///
+    /// # Errors
+    /// The first failure; every file has been tried.
+    pub(crate) fn retry_unlinks(&self) -> Result<(), Error> {
+        self.owned.retry_unlinks()
+    }
+
+    /// Removes the directory. While views still hold files of it, the last of them does so instead (E33).
+    ///
+    /// # Errors
+    /// What is left and why; the next engine that starts here tries again.
+    pub(crate) fn close(self) -> Result<(), Error> {
+        match Arc::into_inner(self.owned) {
+            Some(mut owned) => owned.remove(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The directory itself, shared by its files.
+#[derive(Debug)]
+struct OwnedDirectory {
+    base: Base,
+    name: OsString,
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Locked; closing it, by death too, gives the lock back.
+    _lock: File,
+    /// A forked child has these values too, and must not clean up after its parent (F62).
+    pid: u32,
+    pending: Mutex<Vec<PendingUnlink>>,
+    removed: bool,
+}
+
+/// A file that could not be removed.
+#[derive(Debug)]
+struct PendingUnlink {
+    name: OsString,
+    identity: FileStat,
+}
+
+impl OwnedDirectory {
+    fn create(base: Base) -> Result<Self, Error> {
+        let owner = Owner::this_process()
+            .map_err(|error| Error::from_call("read", "/proc/self/stat", 0, error))?;
+        for _ in 0..MAX_NAMES_TRIED {
+            let name = DirectoryName {
+                owner,
+                number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+                unfinished: false,
+            };
+            if let Some((fd, lock)) = make_locked(&base, name)? {
+                let name = OsString::from(name.to_string());
+                return Ok(Self {
+                    path: base.join(&name),
+                    base,
+                    name,
+                    fd,
+                    _lock: lock,
+                    pid: std::process::id(),
+                    pending: Mutex::default(),
+                    removed: false,
+                });
+            }
+        }
+        Err(Error::Directory {
+            path: base.path,
+            reason: format!("has something in place of each of {MAX_NAMES_TRIED} names"),
+            remedy: "empty it or choose another".into(),
+        })
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<PendingUnlink>> {
+        // The list is whole at every moment, so a panic elsewhere does not spoil it.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the name of `file`; a failure is kept for another try, without the file's space.
+    fn unlink_or_keep(&self, name: &OsStr, file: &File) {
+        if !self.is_ours() {
+            return;
+        }
+        // Only a bad descriptor makes fstat fail here, and then nothing is known to be ours.
+        let Ok(identity) = sys::stat(file) else {
+            return;
+        };
+        if self.unlink(name, &identity).is_err() {
+            let _ = file.set_len(0);
+            self.pending().push(PendingUnlink {
+                name: name.to_owned(),
+                identity,
+            });
+        }
+    }
+
+    /// Removes `name` as long as it still names that file: what someone else put there stays.
+    fn unlink(&self, name: &OsStr, identity: &FileStat) -> io::Result<()> {
+        match sys::stat_at(&self.fd, name)? {
+            Some(there) if sys::same_file(&there, identity) => sys::unlink(&self.fd, name),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn retry_unlinks(&self) -> Result<(), Error> {
+        let mut first = None;
+        self.pending().retain(
+            |pending| match self.unlink(&pending.name, &pending.identity) {
+                Ok(()) => false,
+                Err(error) => {
+                    let path = self.path.join(&pending.name);
+                    first.get_or_insert(Error::from_call("unlink", path, 0, error));
+                    true
+                }
+            },
+        );
+        first.map_or(Ok(()), Err)
+    }
+
+    fn is_ours(&self) -> bool {
+        std::process::id() == self.pid
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        if self.removed || !self.is_ours() {
+            return Ok(());
+        }
+        self.removed = true;
+        self.retry_unlinks()?;
+        // The lock goes last: what is left after a death in between can still be judged by the next start.
+        let lock = OsStr::new(LOCK_NAME);
+        sys::unlink(&self.fd, lock)
+            .map_err(|error| Error::from_call("unlink", self.path.join(lock), 0, error))?;
+        sys::remove_directory(&self.base.fd, &self.name)
+            .map_err(|error| Error::from_call("rmdir", &self.path, 0, error))
+    }
+}
+
+impl Drop for OwnedDirectory {
+    fn drop(&mut self) {
+        // Nobody is there to be told; `close` is the way to know, and the next start reaps.
+        let _ = self.remove();
+    }
+}
+
+/// Makes a directory under a temporary name, locks it, and only then gives it its name: a directory of that name is
+/// locked for as long as its owner lives. `None` when the name is lost; nothing of ours is left then.
+fn make_locked(base: &Base, name: DirectoryName) -> Result<Option<(OwnedFd, File)>, Error> {
+    let unfinished = DirectoryName {
+        unfinished: true,
+        ..name
+    };
+    let unfinished = OsString::from(unfinished.to_string());
+    let name = OsString::from(name.to_string());
+    match sys::make_directory(&base.fd, &unfinished) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(base.error("mkdir", &unfinished, error)),
+    }
+    let made = lock_and_name(base, &unfinished, &name);
+    if !matches!(made, Ok(Some(_))) {
+        if let Ok(directory) = sys::open_directory(&base.fd, &unfinished) {
+            let _ = sys::unlink(directory, OsStr::new(LOCK_NAME));
+        }
+        let _ = sys::remove_directory(&base.fd, &unfinished);
+    }
+    made.or_else(|(operation, error)| match error.kind() {
+        // Reaped from another PID namespace while it was being made.
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(base.error(operation, &unfinished, error)),
+    })
+}
+
+type FailedCall = (&'static str, io::Error);
+
+fn lock_and_name(
+    base: &Base,
+    unfinished: &OsStr,
+    name: &OsStr,
+) -> Result<Option<(OwnedFd, File)>, FailedCall> {
+    let call = |operation| move |error| (operation, error);
+    let directory = sys::open_directory(&base.fd, unfinished).map_err(call("open"))?;
+    let stat = sys::stat(&directory).map_err(call("fstat"))?;
+    if stat.st_uid != Uid::effective().as_raw() || !sys::is(&stat, SFlag::S_IFDIR) {
+        return Ok(None);
+    }
+    let lock = sys::create_file(&directory, OsStr::new(LOCK_NAME)).map_err(call("create"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(("flock", error)),
+    }
+    // A reaper that had the lock first has removed it.
+    if sys::stat(&lock).map_err(call("fstat"))?.st_nlink == 0 {
+        return Ok(None);
+    }
+    if sys::stat_at(&base.fd, name)
+        .map_err(call("fstatat"))?
+        .is_some()
+    {
+        return Ok(None);
+    }
+    match sys::rename(&base.fd, unfinished, name) {
+        Ok(()) => Ok(Some((directory, lock))),
+        Err(error) => match error.raw_os_error() {
+            // Something took the name since we looked.
+            Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR) => Ok(None),
+            Some(_) | None => Err(("rename", error)),
+        },
+    }
+}

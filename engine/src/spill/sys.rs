@@ -1,0 +1,103 @@
+//! System calls relative to a directory's descriptor, each retried when a signal interrupts it (F43).
+//!
+//! All of them go through the C library, by way of `nix`, so that whoever watches or fails calls at that border sees them.
+
+use nix::{
+    errno::Errno,
+    fcntl::{self, AtFlags, OFlag},
+    sys::{
+        stat::{self, FileStat, Mode, SFlag},
+        statvfs,
+    },
+    unistd::{self, UnlinkatFlags},
+};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+/// Calls `call` again for as long as it is interrupted.
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}
+
+/// Opens the directory `name` in `at`, never through a link.
+pub(super) fn open_directory(at: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty()))
+}
+
+/// Makes the file `name` in `at`, readable and writable by its owner only; fails when anything has that name (E34).
+pub(super) fn create_file(at: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, mode)).map(File::from)
+}
+
+/// Opens the existing file `name` in `at`, never through a link and never waiting for the other end of a FIFO.
+pub(super) fn open_file(at: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty())).map(File::from)
+}
+
+/// Makes the directory `name` in `at`, mode 0700.
+pub(super) fn make_directory(at: impl AsFd, name: &OsStr) -> io::Result<()> {
+    uninterrupted(|| stat::mkdirat(at.as_fd(), name, Mode::S_IRWXU))
+}
+
+/// Gives the directory `from` in `at` the name `to`; the caller has seen that `to` is free.
+pub(super) fn rename(at: impl AsFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    uninterrupted(|| fcntl::renameat(at.as_fd(), from, at.as_fd(), to))
+}
+
+/// Removes the name of a file; a link is removed, not followed.
+pub(super) fn unlink(at: impl AsFd, name: &OsStr) -> io::Result<()> {
+    uninterrupted(|| unistd::unlinkat(at.as_fd(), name, UnlinkatFlags::NoRemoveDir))
+}
+
+/// Removes an empty directory.
+pub(super) fn remove_directory(at: impl AsFd, name: &OsStr) -> io::Result<()> {
+    uninterrupted(|| unistd::unlinkat(at.as_fd(), name, UnlinkatFlags::RemoveDir))
+}
+
+/// What an open descriptor refers to.
+pub(super) fn stat(fd: impl AsFd) -> io::Result<FileStat> {
+    uninterrupted(|| stat::fstat(fd.as_fd()))
+}
+
+/// What `name` in `at` is, the link itself if it is one; `None` when there is nothing.
+pub(super) fn stat_at(at: impl AsFd, name: &OsStr) -> io::Result<Option<FileStat>> {
+    let found = uninterrupted(|| stat::fstatat(at.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW));
+    match found {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether two descriptions are of one file.
+pub(super) fn same_file(one: &FileStat, other: &FileStat) -> bool {
+    one.st_dev == other.st_dev && one.st_ino == other.st_ino
+}
+
+/// Whether a description is of this type of file.
+pub(super) fn is(stat: &FileStat, kind: SFlag) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
+}
+
+/// Bytes that the filesystem of `fd` gives to us; a filesystem without a size, such as an unlimited tmpfs, gives any number.
+pub(super) fn available_bytes(fd: impl AsFd) -> io::Result<u64> {
+    let stat = uninterrupted(|| statvfs::fstatvfs(fd.as_fd()))?;
+    if stat.blocks() == 0 {
+        return Ok(u64::MAX);
+    }
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
