@@ -1,2 +1,127 @@
-//! The fault suite.
-fn main() {}
+//! The fault suite: every case of the catalogue on every device found.
+
+use insta::internals::SettingsBindDropGuard;
+use libtest_mimic::{Arguments, Failed, Trial};
+use spillproof::{
+    bench::{Judged, bench},
+    catalogue,
+    suite::{Judgement, Planned, judge, plan, show_again},
+};
+use spillproof_harness::{golden, report, run::Bench, verdict::Verdict};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+fn main() {
+    let args = Arguments::from_args();
+    let planned = match catalogue() {
+        Ok(cases) => plan(cases),
+        Err(error) => {
+            eprintln!("Error: {error}");
+            std::process::exit(2);
+        }
+    };
+    let suite = Arc::new(Suite::new(&args));
+    let trials = planned.into_iter().map(|planned| trial(planned, &suite));
+    let trials = suite.required_gpu().into_iter().chain(trials).collect();
+    let conclusion = libtest_mimic::run(&args, trials);
+    if !args.list {
+        println!("{}", suite.summary());
+    }
+    conclusion.exit();
+}
+
+/// What all trials share.
+struct Suite {
+    judged: Judged,
+    bench: Result<Bench, String>,
+    verbose: bool,
+    verdicts: Mutex<Vec<(String, &'static str)>>,
+}
+
+impl Suite {
+    fn new(args: &Arguments) -> Self {
+        let judged = Judged::from_environment();
+        let bench = bench(&judged);
+        Self { judged, bench, verbose: args.nocapture, verdicts: Mutex::default() }
+    }
+
+    /// With `SPILLPROOF_GPU=require`, a machine without a GPU is red.
+    fn required_gpu(&self) -> Option<Trial> {
+        let required = std::env::var("SPILLPROOF_GPU").is_ok_and(|value| value == "require");
+        let found = spillproof_harness::device::discover().iter().any(|found| found.is_usable_gpu());
+        required.then(|| {
+            Trial::test("gpu::required", move || {
+                let missing = "SPILLPROOF_GPU=require, but no usable GPU was found; unset it or run where one is";
+                if found { Ok(()) } else { Err(missing.into()) }
+            })
+        })
+    }
+
+    fn run(&self, planned: &Planned) -> Result<(), Failed> {
+        let name = planned.name();
+        let bench = self.bench.as_ref().map_err(|error| Failed::from(format!("Error: {error}")))?;
+        let judgement = judge(&planned.case, &planned.device, bench);
+        let Judgement { run, verdict } = &judgement;
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.push((name.clone(), verdict.word()));
+        drop(verdicts);
+        let line = report::line(run, &name, verdict);
+        if self.verbose {
+            println!("{line}\n{}", report::request_table(run));
+        }
+        if !verdict.is_green() {
+            let again = show_again(&name, &self.judged);
+            let text = format!("Error: {line}\n{}", report::details(run, verdict, &again));
+            eprintln!("{text}");
+            return Err(text.into());
+        }
+        if let (Judged::Engine, Verdict::Pass, None) = (&self.judged, verdict, self.real_weights(planned)) {
+            let _settings = golden_settings(planned.case.family);
+            insta::assert_snapshot!(planned.case.name.clone(), golden::render(run));
+        }
+        Ok(())
+    }
+
+    /// Cases over a user's file have no golden: the file is not ours.
+    fn real_weights<'a>(&self, planned: &'a Planned) -> Option<&'a PathBuf> {
+        planned.case.models.iter().find_map(|model| Some(&model.file.as_ref()?.path))
+    }
+
+    fn summary(&self) -> String {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |word: &str| verdicts.iter().filter(|(_, found)| *found == word).count();
+        let gpu = verdicts.iter().filter(|(name, _)| name.contains("[cuda:")).count();
+        format!(
+            "{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}",
+            verdicts.len(),
+            count("PASS"),
+            count("FAIL"),
+            count("????"),
+            count("INFR"),
+            count("SKIP"),
+        )
+    }
+}
+
+fn trial(planned: Planned, suite: &Arc<Suite>) -> Trial {
+    let ignored = planned.skip.is_some();
+    let suite = Arc::clone(suite);
+    let name = planned.name();
+    let run = move || match &planned.skip {
+        Some(reason) => Err(format!("this cannot run here: {reason}").into()),
+        None => suite.run(&planned),
+    };
+    Trial::test(name, run).with_ignored_flag(ignored)
+}
+
+/// Snapshots lie in `golden/<family>/<case>.snap`, wherever the tests were built.
+fn golden_settings(family: &str) -> SettingsBindDropGuard {
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(root.join("golden").join(family));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind_to_scope()
+}

@@ -1,1 +1,21 @@
-//! The catalogue of cases.
+//! The catalogue of cases: one module per family, each pure data over the harness's case model.
+
+pub mod absence;
+pub mod bench;
+pub mod data;
+pub mod models;
+pub mod oom;
+pub mod real;
+pub mod repeat;
+pub mod steps;
+pub mod suite;
+
+use spillproof_harness::{case::Case, model_file::ModelFileError};
+
+/// Every case, in the order of families and then of definition.
+///
+/// # Errors
+/// `SPILLPROOF_MODEL` names a file that cannot be used.
+pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
+    Ok([oom::cases(), repeat::cases(), absence::cases(), data::cases(), real::cases()?].concat())
+}

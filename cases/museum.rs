@@ -1,0 +1,134 @@
+//! The museum: every specimen must be caught, by exactly the invariants in the table; the healthy ones by none.
+//!
+//! A specimen that trips an invariant which is not in its row, or misses one that is, is a failure: so
+//! removing any invariant, or loosening it until it misses its specimen, turns this test red.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use spillproof::{
+    bench::{Judged, bench},
+    catalogue,
+    suite::judge,
+};
+use spillproof_harness::{
+    case::Case,
+    device::DeviceKind,
+    invariants::{
+        self,
+        InvariantId::{self, Data, Device, Fd, Files, Maps, Policy, Progress, Rss, Threads, Truth, Typed, Vram},
+    },
+    report,
+    verdict::Verdict,
+};
+use std::{collections::BTreeSet, time::Duration};
+
+/// A specimen, the case that shows it, and every invariant that it trips there.
+struct Exhibit {
+    specimen: &'static str,
+    case: &'static str,
+    trips: &'static [InvariantId],
+}
+
+const fn exhibit(specimen: &'static str, case: &'static str, trips: &'static [InvariantId]) -> Exhibit {
+    Exhibit { specimen, case, trips }
+}
+
+const EXHIBITS: &[Exhibit] = &[
+    exhibit("S1", "oom::forced_1e30", &[Progress, Policy]),
+    exhibit("S2", "oom::forced_1e30", &[Progress, Policy]),
+    exhibit("S3", "oom::forced_1e30", &[Vram, Policy]),
+    exhibit("S4", "oom::forced_1e30_512_mib", &[Rss]),
+    exhibit("S6", "oom::forced_1e30", &[Fd]),
+    exhibit("S7", "oom::forced_1e30", &[Fd]),
+    exhibit("S8", "oom::forced_1e30", &[Files]),
+    exhibit("S10", "data::views_through_mapped", &[Data]),
+    exhibit("S11", "data::empty_through_mapped", &[Truth]),
+    exhibit("S12", "data::tied_stay_tied_when_modified", &[Data, Policy]),
+    exhibit("S14", "repeat::threshold_fraction", &[Policy]),
+    exhibit("S15", "oom::forced_1e30", &[Data]),
+    exhibit("S17", "oom::at_the_last_tensor_of_a_reload", &[Vram]),
+    exhibit("S18", "oom::workspace_too_large", &[Progress, Typed]),
+    exhibit("S19", "oom::workspace_too_large", &[Truth]),
+    exhibit("S20", "repeat::threshold_512", &[Policy]),
+    exhibit("M1", "oom::forced_1e30", &[Maps]),
+    exhibit("M2", "oom::forced_1e30", &[Threads]),
+    exhibit("M3", "oom::forced_1e30", &[Device]),
+    exhibit("M4", "oom::forced_1e30", &[Typed]),
+    exhibit("M5", "oom::forced_1e30", &[Vram]),
+    exhibit("M6", "oom::forced_1e30", &[Files]),
+    exhibit("M7", "oom::forced_1e30", &[Vram]),
+    exhibit("M8", "oom::refused_nan", &[Truth, Policy]),
+    exhibit("M9", "repeat::modified_data_is_written_again", &[Data]),
+    exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
+];
+
+/// Long enough for every healthy call of the cases above, short enough to wait for a hang.
+const CALL_BOUND: Duration = Duration::from_secs(6);
+
+fn main() {
+    let args = Arguments::from_args();
+    let mut trials = vec![
+        Trial::test("every_specimen_is_exhibited", every_specimen_is_exhibited),
+        Trial::test("every_invariant_is_tripped_by_a_specimen", every_invariant_is_tripped),
+    ];
+    for exhibit in EXHIBITS {
+        let name = format!("{}_is_caught_by_{}", exhibit.specimen, exhibit.case.replace("::", "_"));
+        trials.push(Trial::test(name, || caught(exhibit)));
+    }
+    let shown: BTreeSet<&str> = EXHIBITS.iter().map(|exhibit| exhibit.case).collect();
+    for case in shown {
+        let name = format!("healthy_passes_{}", case.replace("::", "_"));
+        trials.push(Trial::test(name, move || tripped_by("healthy", case, &[])));
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
+
+fn caught(exhibit: &Exhibit) -> Result<(), Failed> {
+    tripped_by(exhibit.specimen, exhibit.case, exhibit.trips)
+}
+
+/// Runs a case against a specimen and compares the invariants tripped with the row.
+fn tripped_by(specimen: &str, case: &str, expected: &[InvariantId]) -> Result<(), Failed> {
+    let mut case = find(case)?;
+    case.limits.call = CALL_BOUND;
+    // What never comes back is waited for in full.
+    case.limits.settle = Duration::from_secs(2);
+    let judged = Judged::Specimen(specimen.into());
+    let judgement = judge(&case, &DeviceKind::Emulated, &bench(&judged)?);
+    let violations = match &judgement.verdict {
+        Verdict::Pass => Vec::new(),
+        Verdict::Fail(violations) => violations.clone(),
+        Verdict::Inconclusive(_) | Verdict::Skipped(_) | Verdict::Infrastructure(_) => {
+            return Err(report::details(&judgement.run, &judgement.verdict, "").into());
+        }
+    };
+    let tripped: BTreeSet<InvariantId> = violations.iter().map(|violation| violation.invariant).collect();
+    let expected: BTreeSet<InvariantId> = expected.iter().copied().collect();
+    if tripped == expected {
+        return Ok(());
+    }
+    let details = report::details(&judgement.run, &judgement.verdict, "");
+    Err(format!("{specimen} trips {tripped:?}, the table says {expected:?}\n{details}").into())
+}
+
+fn find(id: &str) -> Result<Case, Failed> {
+    let cases = catalogue().map_err(|error| Failed::from(error.to_string()))?;
+    cases.into_iter().find(|case| case.id() == id).ok_or_else(|| format!("there is no case {id}").into())
+}
+
+fn every_specimen_is_exhibited() -> Result<(), Failed> {
+    let exhibited: BTreeSet<&str> = EXHIBITS.iter().map(|exhibit| exhibit.specimen).collect();
+    let specimens: BTreeSet<&str> = spillproof_subjects::museum::Defect::ALL.iter().map(|defect| defect.id()).collect();
+    if exhibited == specimens {
+        return Ok(());
+    }
+    let unseen: Vec<_> = specimens.difference(&exhibited).collect();
+    let unknown: Vec<_> = exhibited.difference(&specimens).collect();
+    Err(format!("not exhibited: {unseen:?}; not a specimen: {unknown:?}").into())
+}
+
+fn every_invariant_is_tripped() -> Result<(), Failed> {
+    let tripped: BTreeSet<InvariantId> = EXHIBITS.iter().flat_map(|exhibit| exhibit.trips).copied().collect();
+    let missing = invariants::ALL.iter().map(|(invariant, _)| *invariant).filter(|invariant| !tripped.contains(invariant));
+    let missing: Vec<_> = missing.collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("no specimen trips {missing:?}").into()) }
+}

@@ -1,0 +1,52 @@
+//! Repeated requests in one process: memory stays flat, and only what changed is written again.
+
+use crate::{
+    models::plain,
+    steps::{CaseWords as _, case, free, load, modify, request},
+};
+use spillproof_harness::case::{Amount, Case, Destinations, MIB, Step};
+use spillproof_protocol::{Capability, Tier};
+
+/// Requests in a row.
+const REQUESTS: usize = 50;
+
+/// The family.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    // 12 MiB each on 20 MiB: every request lets something of the other model go.
+    let models = || vec![plain("a", 1, &[2 * MIB; 6]), plain("b", 2, &[3 * MIB; 4])];
+    let alternating = || -> Vec<Step> {
+        let requests = (0..REQUESTS).map(|index| request(if index % 2 == 0 { "a" } else { "b" }));
+        [load("a"), load("b")].into_iter().chain(requests).collect()
+    };
+    vec![
+        case("repeat", "threshold_0", 20, models())
+            .set("MMAP_MEM_THRESHOLD_GB", "0")
+            .in_ram(24 * MIB)
+            .steps(alternating()),
+        // 0.4 GiB to plan with is less than 0.5: files, unless the fraction is lost.
+        case("repeat", "threshold_fraction", 20, models())
+            .set("MMAP_MEM_THRESHOLD_GB", "0.5")
+            .set("OFFLOAD_RAM_LIMIT_GB", "0.4")
+            .needs(Capability::RamLimit)
+            .steps(alternating())
+            .steps([free(Amount::float(1e30), Destinations::All(Tier::Mapped))]),
+        case("repeat", "threshold_512", 20, models()).steps(alternating()),
+        case("repeat", "threshold_512_file_only", 20, models()).file_only().steps(alternating()),
+        case("repeat", "modified_data_is_written_again", 20, models()).needs(Capability::Modify).steps([
+            load("a"),
+            load("b"),
+            request("a"),
+            request("b"),
+            modify("a", "t3", 77),
+            request("a"),
+            request("b"),
+            free(Amount::Unsaid, Destinations::All(Tier::Mapped)),
+            request("a"),
+            modify("b", "t0", 78),
+            modify("b", "t0", 79),
+            request("b"),
+            request("a"),
+        ]),
+    ]
+}
