@@ -173,6 +173,8 @@ impl Error {
             Self::Directory { .. } | Self::AlreadyExists(_) => ErrorKind::Directory,
             Self::CudaMissing(_) => ErrorKind::CudaMissing,
             Self::CudaTooOld { .. } => ErrorKind::CudaTooOld,
+            // CUDA_ERROR_NO_DEVICE
+            Self::CudaInit { code: 100, .. } => ErrorKind::NoDevice,
             Self::CudaInit { .. } => ErrorKind::CudaInit,
             Self::NoDevice { .. } => ErrorKind::NoDevice,
             Self::UnsupportedDevice(_) => ErrorKind::UnsupportedDevice,

@@ -1,11 +1,7 @@
 //! One device: its retained primary context, its memory, and what could not be given back to it.
 #![allow(unsafe_code)]
 
-use super::{
-    DeviceAddress,
-    result::RawResult,
-    symbols::Symbols,
-};
+use super::{DeviceAddress, result::RawResult, symbols::Symbols};
 use crate::Error;
 use cudarc::driver::sys::{CUcontext, CUdevice};
 use std::sync::{
@@ -50,7 +46,10 @@ impl Context {
     /// # Errors
     /// No library, a missing symbol, a failing `cuInit`, no such device, or another failing call.
     pub(crate) fn open(ordinal: u32) -> Result<Arc<Self>, Error> {
-        let symbols = Symbols::load()?;
+        Self::open_with(Symbols::load()?, ordinal)
+    }
+
+    pub(super) fn open_with(symbols: Symbols, ordinal: u32) -> Result<Arc<Self>, Error> {
         // SAFETY: the only legal argument is 0; the call has no other precondition.
         let result = unsafe { (symbols.init)(0) };
         if result != RawResult::SUCCESS {
@@ -183,18 +182,15 @@ impl Context {
             // The driver takes everything back when the context goes.
             return Ok(());
         }
-        let freed = self.bind().and_then(|()| {
-            // SAFETY: `address` came from `allocate`, and its one owner gives it up here.
-            let result = unsafe { (self.symbols.free)(address) };
-            if result != RawResult::SUCCESS
-                && result != RawResult::INVALID_VALUE
-                && !result.is_sticky()
-            {
-                self.unreleased().allocations.push((address, bytes));
-            }
-            self.check("cuMemFree", result)
-        });
-        freed
+        let refused = || self.unreleased().allocations.push((address, bytes));
+        self.bind().inspect_err(|_| refused())?;
+        // SAFETY: `address` came from `allocate`, and its one owner gives it up here.
+        let result = unsafe { (self.symbols.free)(address) };
+        if result != RawResult::SUCCESS && result != RawResult::INVALID_VALUE && !result.is_sticky()
+        {
+            refused();
+        }
+        self.check("cuMemFree", result)
     }
 
     /// Tries once more to free what the driver refused to take back.
@@ -217,8 +213,13 @@ impl Context {
     }
 
     /// Keeps an error that happened in a drop for the next caller who can be told.
-    pub(super) fn note(&self, error: Error) {
+    pub(crate) fn note(&self, error: Error) {
         self.unreleased().unseen = Some(error);
+    }
+
+    /// The latest error of a drop, for people.
+    pub(crate) fn last_note(&self) -> Option<String> {
+        self.unreleased().unseen.as_ref().map(ToString::to_string)
     }
 
     /// The latest error of a drop, once.

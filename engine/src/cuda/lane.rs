@@ -53,11 +53,7 @@ impl Lane {
     }
 
     /// Copies `len` bytes from the device to the start of the slot and gives them out.
-    pub(crate) fn download(
-        &mut self,
-        from: DeviceAddress,
-        len: usize,
-    ) -> Result<&mut [u8], Error> {
+    pub(crate) fn download(&mut self, from: DeviceAddress, len: usize) -> Result<&mut [u8], Error> {
         self.settle()?;
         let target = &mut self.slot.bytes_mut()[..len];
         // SAFETY: `target` is `len` bytes that this lane owns; nobody touches them before `settle` has seen the copy

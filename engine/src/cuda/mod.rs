@@ -7,10 +7,14 @@
 
 mod buffer;
 mod context;
+#[cfg(test)]
+pub(crate) mod fake;
 mod lane;
 mod pinned;
 mod result;
 mod symbols;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use buffer::DeviceBuffer;
 pub(crate) use context::Context;

@@ -9,7 +9,6 @@ impl RawResult {
     pub(super) const SUCCESS: Self = Self(0);
     pub(super) const INVALID_VALUE: Self = Self(1);
     pub(super) const OUT_OF_MEMORY: Self = Self(2);
-    pub(super) const NO_DEVICE: Self = Self(100);
 
     /// Whether the context is unusable from here on (F17, F18): the driver repeats such a result for every later
     /// call, so that nothing on the device can be trusted or saved any more.
@@ -42,7 +41,7 @@ mod tests {
             RawResult::SUCCESS,
             RawResult::INVALID_VALUE,
             RawResult::OUT_OF_MEMORY,
-            RawResult::NO_DEVICE,
+            RawResult(100),
             RawResult(999),
             RawResult(u32::MAX),
         ] {

@@ -77,7 +77,8 @@ fn check_presence() -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::CudaMissing(
-        "libcuda.so.1 was not found; install a driver, or name its directory in LD_LIBRARY_PATH".into(),
+        "libcuda.so.1 was not found; install a driver, or name its directory in LD_LIBRARY_PATH"
+            .into(),
     ))
 }
 

@@ -1,17 +1,15 @@
 //! A block's range of a model's spill file, held by whoever needs its contents.
 
-use crate::{Error, spill::SpillFile};
+use crate::{Error, model::FILE_ALIGNMENT_BYTES, spill::SpillFile};
 use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
-const ALIGNMENT: u64 = 4096;
-
 /// `bytes` with the padding that they take in a file (E19).
 pub(crate) fn padded_bytes(bytes: u64) -> u64 {
-    bytes.next_multiple_of(ALIGNMENT)
+    bytes.next_multiple_of(FILE_ALIGNMENT_BYTES)
 }
 
 /// A spill file and the blocks whose ranges in it are in use. The last range that goes takes the file with it.
@@ -83,6 +81,11 @@ impl FileRange {
     /// Bytes without padding.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes with padding.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        padded_bytes(self.bytes)
     }
 
     pub(crate) fn write_all_at(&self, contents: &[u8], offset: u64) -> Result<(), Error> {

@@ -11,7 +11,7 @@ mod staged;
 mod workers;
 
 pub(crate) use checksums::Checksums;
-pub(crate) use file_range::{FileRange, ModelFile, padded_bytes};
+pub(crate) use file_range::{FileRange, ModelFile};
 pub(crate) use ram_copy::RamCopy;
 pub(crate) use staged::{SourceRead, Staged};
 
@@ -31,6 +31,9 @@ pub enum TransferPath {
     /// Between device and file by cuFile.
     CuFile,
 }
+
+/// Gives the bytes to be written, from an offset on.
+pub type Contents<'a> = dyn FnMut(u64, &mut [u8]) -> Result<(), Error> + 'a;
 
 /// A run of device memory. Whoever makes one keeps the allocation alive until the call that takes it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

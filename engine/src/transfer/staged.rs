@@ -2,8 +2,8 @@
 //! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread.
 
 use super::{
-    Checksums, DeviceSpan, FileRange, RamCopy, Traffic, Transfer, TransferPath, padded_bytes,
-    ram_copy::RamCopyBuilder, workers::Workers,
+    Checksums, Contents, DeviceSpan, FileRange, RamCopy, Traffic, Transfer, TransferPath,
+    file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
 };
 use crate::{
     Error,
@@ -115,7 +115,7 @@ impl Staged {
     pub(crate) fn write_device(
         &self,
         to: DeviceSpan,
-        contents: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), Error>,
+        contents: &mut Contents<'_>,
     ) -> Result<(), Error> {
         let mut lane = self.lanes.get(0);
         let mut offset = 0;
@@ -170,11 +170,8 @@ impl Transfer for Staged {
 
     fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error> {
         let checksums = Checksums::new(from.bytes, self.slot_bytes);
-        let (sums, target, traffic) = (
-            checksums.clone(),
-            Arc::clone(to),
-            Arc::clone(&self.traffic),
-        );
+        let (sums, target, traffic) =
+            (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
         self.each_chunk(from, move |lane, chunk| {
             sums.record(chunk.index, lane.download(chunk.address, chunk.len)?);
             // Slots are multiples of the alignment, so the last chunk's padding fits.

@@ -190,7 +190,8 @@ mod tests {
     fn every_chunk_runs_exactly_once() {
         for threads in [1, 4] {
             let workers = Workers::new(threads).unwrap();
-            let seen: Arc<Vec<AtomicUsize>> = Arc::new((0..50).map(|_| AtomicUsize::new(0)).collect());
+            let seen: Arc<Vec<AtomicUsize>> =
+                Arc::new((0..50).map(|_| AtomicUsize::new(0)).collect());
             let counts = Arc::clone(&seen);
             workers
                 .run(50, move |_, chunk| {

@@ -1,0 +1,169 @@
+//! Single blocks: storing one on the host, bringing one back.
+
+use super::{
+    Engine,
+    state::{BlockId, FileCopy},
+};
+use crate::{
+    Destination, Error, FileTier, HostCopy,
+    cuda::DeviceBuffer,
+    transfer::{DeviceSpan, FileRange, ModelFile, TransferPath},
+};
+use std::sync::Arc;
+
+/// What a store did.
+pub(super) struct Stored {
+    pub(super) written_bytes: u64,
+    pub(super) path: TransferPath,
+}
+
+impl Engine {
+    /// Makes sure that the host holds the block. The device's copy stays as it is; on an error nothing is left on
+    /// the host (E24).
+    pub(super) fn store(&self, id: BlockId, destination: Destination) -> Result<Stored, Error> {
+        let stored = match destination {
+            Destination::Release => Stored {
+                written_bytes: 0,
+                path: TransferPath::None,
+            },
+            Destination::Ram => {
+                let span = self.span_of(id)?;
+                let copy = Arc::new(self.staged.store_to_ram(span)?);
+                self.state().block(id)?.ram = Some(copy);
+                Stored {
+                    written_bytes: 0,
+                    path: TransferPath::Staged,
+                }
+            }
+            Destination::File => self.store_to_file(id)?,
+        };
+        self.map_block(id)?;
+        if stored.path != TransferPath::None {
+            self.state().block(id)?.path = Some(stored.path);
+        }
+        Ok(stored)
+    }
+
+    fn store_to_file(&self, id: BlockId) -> Result<Stored, Error> {
+        let span = self.span_of(id)?;
+        let range = Arc::new(self.take_range(id)?);
+        let checksums = self.transfer.store(span, &range)?;
+        if self.settings.durable() {
+            range.sync()?;
+        }
+        let written_bytes = range.file_bytes();
+        self.state().block(id)?.file = Some(Arc::new(FileCopy { range, checksums }));
+        Ok(Stored {
+            written_bytes,
+            path: self.transfer.path(),
+        })
+    }
+
+    /// Space for the block in the model's file; in a new one when there is none, or when the old contents are still
+    /// seen by a view.
+    fn take_range(&self, id: BlockId) -> Result<FileRange, Error> {
+        let (layout, current) = {
+            let mut state = self.state();
+            let model = state.model(id.model)?;
+            (Arc::clone(&model.layout), model.file.upgrade())
+        };
+        let block = &layout.blocks[id.block];
+        if let Some(file) = current {
+            let range = FileRange::take(&file, id.block, block.file_offset, block.bytes)?;
+            if let Some(range) = range {
+                return Ok(range);
+            }
+        }
+        let generation = {
+            let mut state = self.state();
+            let model = state.model(id.model)?;
+            model.next_generation += 1;
+            model.next_generation - 1
+        };
+        let name = format!("m{}-g{generation}.spill", id.model);
+        let file = Arc::new(ModelFile::new(
+            self.directory.create(&name, layout.file_bytes)?,
+        ));
+        let range = FileRange::take(&file, id.block, block.file_offset, block.bytes)?
+            .ok_or_else(|| Error::Internal(format!("{name} is new and yet in use")))?;
+        let mut state = self.state();
+        state.files.push(Arc::downgrade(&file));
+        state.model(id.model)?.file = Arc::downgrade(&file);
+        Ok(range)
+    }
+
+    /// Maps a block whose only host copy is in its file. A map that cannot be made costs speed, not data: views then
+    /// read through the descriptor (F50).
+    fn map_block(&self, id: BlockId) -> Result<(), Error> {
+        let copy = {
+            let mut state = self.state();
+            let block = state.block(id)?;
+            match (block.host_copy(), self.settings.file_tier(), &block.map) {
+                (HostCopy::File, FileTier::Mapped, None) => block.file.clone(),
+                (HostCopy::None | HostCopy::Ram | HostCopy::File, _, _) => None,
+            }
+        };
+        if let Some(map) = copy.and_then(|copy| copy.range.map().ok()) {
+            self.state().block(id)?.map = Some(Arc::new(map));
+        }
+        Ok(())
+    }
+
+    /// Gives a block's device memory back. Its contents must be on the host.
+    pub(super) fn release_block(&self, id: BlockId) -> Result<u64, Error> {
+        let buffer = {
+            let mut state = self.state();
+            let block = state.block(id)?;
+            if block.host_copy() == HostCopy::None {
+                return Err(Error::Internal(
+                    "a block without a host copy was to leave the device".into(),
+                ));
+            }
+            block.device.take()
+        };
+        let Some(buffer) = buffer else { return Ok(0) };
+        let bytes = buffer.bytes();
+        buffer.release()?;
+        Ok(bytes)
+    }
+
+    /// Fills `buffer` with the block's contents and makes it the block's device memory. Host copies stay.
+    pub(super) fn load_block(&self, id: BlockId, buffer: DeviceBuffer) -> Result<(), Error> {
+        let (ram, file) = {
+            let mut state = self.state();
+            let block = state.block(id)?;
+            (block.ram.clone(), block.file.clone())
+        };
+        let span = DeviceSpan {
+            address: buffer.address(),
+            bytes: buffer.bytes(),
+        };
+        let path = match (ram, file) {
+            (Some(copy), _) => {
+                self.staged.load_from_ram(&copy, span)?;
+                TransferPath::Staged
+            }
+            (None, Some(copy)) => {
+                self.transfer.load(&copy.range, &copy.checksums, span)?;
+                self.transfer.path()
+            }
+            (None, None) => {
+                return Err(Error::Internal(
+                    "a block is neither on the device nor on the host".into(),
+                ));
+            }
+        };
+        let mut state = self.state();
+        let block = state.block(id)?;
+        block.device = Some(buffer);
+        block.path = Some(path);
+        Ok(())
+    }
+
+    fn span_of(&self, id: BlockId) -> Result<DeviceSpan, Error> {
+        self.state()
+            .block(id)?
+            .span()
+            .ok_or_else(|| Error::Internal("a block that is to leave is not on the device".into()))
+    }
+}

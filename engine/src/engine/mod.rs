@@ -1,0 +1,237 @@
+//! The engine: what is where, and every way in which that changes.
+//!
+//! Two locks. `operations` is held by whoever moves bytes, from begin to end: operations run one after the other.
+//! `state` is held for looking and for committing a move, never while bytes travel or a caller's code runs: `status`
+//! and `map` never wait for a transfer.
+
+mod blocks;
+mod device_tensor;
+mod load;
+mod offload;
+mod operation;
+mod reload;
+mod reports;
+mod request;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+mod write;
+
+pub use device_tensor::DeviceTensor;
+pub use load::ModelSource;
+pub use reports::{
+    FileStatus, FreeReport, LoadReport, ModelStatus, Moved, RequestReport, ResidentReport, Status,
+    TensorStatus, Tier, TierBytes,
+};
+pub use view::TensorView;
+
+use crate::{
+    Error, Settings,
+    cuda::Context,
+    spill::SpillDirectory,
+    transfer::{Staged, Traffic, Transfer},
+};
+use operation::Operations;
+use state::{Model, State};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Moves the tensors of models between device memory, RAM and files.
+///
+/// Methods take `&self` and may be called from any thread; those that move bytes run one after the other. The device's
+/// primary context is left current on the calling thread. Dropping an engine is [`Engine::close`] without the report.
+pub struct Engine {
+    // In the order of dropping: models give back device memory and files, then the I/O threads end, then the context
+    // goes, then the directory.
+    state: Mutex<State>,
+    operations: Operations,
+    /// The way between device and file.
+    transfer: Arc<dyn Transfer>,
+    staged: Arc<Staged>,
+    context: Arc<Context>,
+    traffic: Arc<Traffic>,
+    directory: SpillDirectory,
+    settings: Settings,
+}
+
+impl Engine {
+    /// Opens the device and the offload directory, and removes what dead owners left there.
+    ///
+    /// # Errors
+    /// No CUDA library, one that lacks a symbol, a failing `cuInit`, no such device; a directory that cannot be used;
+    /// no host memory for staging.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        Self::open_on(Context::open(settings.device().ordinal())?, settings)
+    }
+
+    fn open_on(context: Arc<Context>, settings: Settings) -> Result<Self, Error> {
+        let directory = SpillDirectory::open(&settings)?;
+        let traffic = Arc::new(Traffic::default());
+        let staged = Arc::new(Staged::new(
+            &context,
+            settings.io_threads(),
+            settings.slot_bytes(),
+            Arc::clone(&traffic),
+        )?);
+        Ok(Self {
+            state: Mutex::default(),
+            operations: Operations::default(),
+            transfer: Arc::clone(&staged) as Arc<dyn Transfer>,
+            staged,
+            context,
+            traffic,
+            directory,
+            settings,
+        })
+    }
+
+    /// The settings that it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The most pinned and staging host memory that it ever holds, bytes.
+    #[must_use]
+    pub fn staging_bytes(&self) -> u64 {
+        self.settings.staging_bytes()
+    }
+
+    /// The directory of its own in which its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Leftovers of dead owners removed when it was opened.
+    #[must_use]
+    pub fn reaped_orphans(&self) -> u64 {
+        self.directory.reaped_orphans()
+    }
+
+    /// What it holds. Moves nothing and waits for no operation.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut notes = self.staged.pageable_reasons();
+        notes.extend(self.context.last_note());
+        let state = self.state();
+        Status {
+            models: state
+                .models
+                .iter()
+                .filter(|model| !model.is_loading)
+                .map(model_status)
+                .collect(),
+            tiers: state.tier_bytes(),
+            files: state
+                .files
+                .iter()
+                .filter_map(std::sync::Weak::upgrade)
+                .map(|file| FileStatus {
+                    path: file.path().to_owned(),
+                    bytes: file.len(),
+                })
+                .collect(),
+            written_bytes: self.traffic.written_bytes(),
+            read_bytes: self.traffic.read_bytes(),
+            reaped_orphans: self.directory.reaped_orphans(),
+            pending_unlinks: self.directory.pending_unlinks(),
+            unreleased_bytes: self.context.unreleased_bytes(),
+            notes,
+        }
+    }
+
+    /// Forgets a model: its device memory, RAM, maps, descriptors and files go, the latter with the last view.
+    ///
+    /// # Errors
+    /// No such model, or the driver refuses to take memory back; the model is forgotten then, too.
+    pub fn drop_model(&self, name: &str) -> Result<(), Error> {
+        let _operation = self.begin_release()?;
+        let model = {
+            let mut state = self.state();
+            let number = state.find(name)?.number;
+            state.remove(number)
+        };
+        model.map_or(Ok(()), release)
+    }
+
+    /// Gives everything back and tells what could not be.
+    ///
+    /// # Errors
+    /// The first thing that could not be given back; everything else is.
+    pub fn close(self) -> Result<(), Error> {
+        let Self {
+            state,
+            operations: _,
+            transfer,
+            staged,
+            context,
+            traffic: _,
+            directory,
+            settings: _,
+        } = self;
+        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = Ok(());
+        for model in state.models {
+            outcome = outcome.and(release(model));
+        }
+        drop(transfer);
+        drop(staged);
+        outcome = outcome.and(context.reclaim());
+        outcome = outcome.and(context.take_note().map_or(Ok(()), Err));
+        drop(context);
+        outcome.and(directory.close())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Commits are single assignments, so a state is whole also after a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("settings", &self.settings)
+            .field("directory", &self.directory())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives back all of a model's device memory; the first refusal is told.
+fn release(model: Model) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    for buffer in model.blocks.into_iter().filter_map(|block| block.device) {
+        outcome = outcome.and(buffer.release());
+    }
+    outcome
+}
+
+fn model_status(model: &Model) -> ModelStatus {
+    let device_bytes = model.device_bytes();
+    let empty_tier = if device_bytes > 0 {
+        Tier::Vram
+    } else {
+        Tier::Ram
+    };
+    ModelStatus {
+        name: model.name.clone(),
+        device_bytes,
+        tensors: model
+            .layout
+            .tensors
+            .iter()
+            .map(|tensor| {
+                let block = tensor.block.map(|block| &model.blocks[block]);
+                TensorStatus {
+                    name: tensor.name.clone(),
+                    tier: block.and_then(|block| block.tier()).unwrap_or(empty_tier),
+                    path: block.and_then(|block| block.path),
+                }
+            })
+            .collect(),
+    }
+}

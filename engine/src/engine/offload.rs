@@ -1,0 +1,145 @@
+//! Freeing device memory: facts from the state, a plan from the policy, carried out move by move.
+
+use super::{
+    Engine,
+    reports::{FreeReport, Moved, Tier},
+    state::{BlockId, State},
+};
+use crate::{
+    BlockFacts, Destination, Error, HostCopy, MemoryRequest, Plan, ShortTier, Shortfall, TierFacts,
+    memory, plan,
+};
+
+impl Engine {
+    /// Asks device memory back, from one model or from all.
+    ///
+    /// Blocks leave in a fixed order (E11): the model whose last request is the longest ago first, and within a model
+    /// the most recently visited block first. A block's device memory is released only when its host copy is complete
+    /// (E23). On an error the blocks that have left stay away, the others stay where they are.
+    ///
+    /// # Errors
+    /// No such model; no place in RAM or on the disk for what would go there (nothing has moved then); or a failing
+    /// device or file call.
+    pub fn free_memory(
+        &self,
+        model: Option<&str>,
+        request: MemoryRequest,
+    ) -> Result<FreeReport, Error> {
+        let _operation = self.begin()?;
+        let candidates = {
+            let state = self.state();
+            match model {
+                Some(name) => state.find(name)?.leaving_order(),
+                None => state.leaving_order(None),
+            }
+        };
+        self.offload(&candidates, request)
+    }
+
+    /// Lets as many of `candidates` leave, in their order, as the request takes.
+    pub(super) fn offload(
+        &self,
+        candidates: &[BlockId],
+        request: MemoryRequest,
+    ) -> Result<FreeReport, Error> {
+        let plan = self.plan(candidates, request)?;
+        let stores = |destination| match destination {
+            Destination::Release => false,
+            Destination::Ram | Destination::File => true,
+        };
+        if plan.moves.iter().any(|each| stores(each.destination)) {
+            // What any stream has still to write into these blocks must be in the copies (E21).
+            self.context.synchronize()?;
+        }
+        let mut moves = Vec::with_capacity(plan.moves.len());
+        for planned in &plan.moves {
+            moves.push(self.leave(candidates[planned.index], planned.destination)?);
+        }
+        Ok(FreeReport {
+            extent: plan.extent,
+            freed_bytes: moves.iter().map(|moved| moved.bytes).sum(),
+            moves,
+        })
+    }
+
+    fn plan(&self, candidates: &[BlockId], request: MemoryRequest) -> Result<Plan, Error> {
+        let (facts, kept_ram_bytes) = {
+            let mut state = self.state();
+            let facts = candidates
+                .iter()
+                .map(|id| facts_of(&mut state, *id))
+                .collect::<Result<Vec<_>, _>>()?;
+            (facts, state.ram_bytes())
+        };
+        let tiers = if facts.iter().any(|block| block.copy == HostCopy::None) {
+            self.tiers(kept_ram_bytes)?
+        } else {
+            // Nothing moves, so no tier is asked and none can fail.
+            TierFacts {
+                ram_bytes: 0,
+                disk_bytes: 0,
+                files_count_as_ram: false,
+            }
+        };
+        plan(request, &facts, tiers, self.settings.threshold())
+            .map_err(|shortfall| self.shortfall(shortfall))
+    }
+
+    fn tiers(&self, kept_ram_bytes: u64) -> Result<TierFacts, Error> {
+        let available = memory::available_bytes()?;
+        let limit = self
+            .settings
+            .ram_limit_bytes()
+            .map_or(u64::MAX, |limit| limit.saturating_sub(kept_ram_bytes));
+        Ok(TierFacts {
+            ram_bytes: available.min(limit),
+            disk_bytes: self.directory.disk_available_bytes()?,
+            files_count_as_ram: self.directory.counts_as_ram(),
+        })
+    }
+
+    fn shortfall(&self, shortfall: Shortfall) -> Error {
+        match shortfall.tier {
+            ShortTier::Ram => Error::HostMemory {
+                wanted: shortfall.wanted,
+                available: shortfall.available,
+            },
+            ShortTier::Disk => Error::DiskFull {
+                path: self.directory.path().to_owned(),
+                operation: "reserve",
+                wanted: shortfall.wanted,
+                available: Some(shortfall.available),
+                source: None,
+            },
+        }
+    }
+
+    fn leave(&self, id: BlockId, destination: Destination) -> Result<Moved, Error> {
+        let stored = self.store(id, destination)?;
+        let bytes = self.release_block(id)?;
+        let mut state = self.state();
+        let to = state.block(id)?.tier().unwrap_or(Tier::Vram);
+        let model = state.model(id.model)?;
+        Ok(Moved {
+            tensors: model.layout.blocks[id.block]
+                .tensors
+                .iter()
+                .map(|tensor| model.layout.tensors[*tensor].name.clone())
+                .collect(),
+            bytes,
+            to,
+            written_bytes: stored.written_bytes,
+            path: stored.path,
+        })
+    }
+}
+
+fn facts_of(state: &mut State, id: BlockId) -> Result<BlockFacts, Error> {
+    let file_bytes = state.model(id.model)?.layout.blocks[id.block].file_bytes();
+    let block = state.block(id)?;
+    Ok(BlockFacts {
+        bytes: block.device_bytes(),
+        file_bytes,
+        copy: block.host_copy(),
+    })
+}

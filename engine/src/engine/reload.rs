@@ -1,0 +1,84 @@
+//! Bringing blocks to the device, with recovery from device OOM.
+
+use super::{
+    Engine,
+    state::{BlockId, State},
+};
+use crate::{Error, MemoryRequest, cuda::DeviceBuffer};
+
+impl Engine {
+    /// Allocates device memory. On OOM the blocks that `leaving` names leave, as many as are needed and in that
+    /// order, until the allocation succeeds; each round frees something, so rounds are bounded by blocks (F2, F10).
+    /// Where the host has no room for them, the RAM copies that `model`'s walk keeps for its rollback go first.
+    ///
+    /// # Errors
+    /// Device OOM when nothing may leave any more, or whatever keeps blocks from leaving.
+    pub(super) fn allocate(
+        &self,
+        model: u64,
+        bytes: u64,
+        leaving: &dyn Fn(&mut State) -> Result<Vec<BlockId>, Error>,
+        recoveries: &mut u64,
+    ) -> Result<DeviceBuffer, Error> {
+        let mut met_oom = false;
+        let mut keeps_copies = true;
+        loop {
+            let (wanted, free, total) = match DeviceBuffer::new(&self.context, bytes) {
+                Ok(buffer) => {
+                    *recoveries += u64::from(met_oom);
+                    return Ok(buffer);
+                }
+                Err(Error::DeviceOom {
+                    wanted,
+                    free,
+                    total,
+                }) => (wanted, free, total),
+                Err(error) => return Err(error),
+            };
+            met_oom = true;
+            let oom = Error::DeviceOom {
+                wanted,
+                free,
+                total,
+            };
+            if total > 0 && wanted > total {
+                return Err(oom);
+            }
+            let candidates = leaving(&mut self.state())?;
+            // Free memory may be in pieces, or a lie: then the next block has to do.
+            let short = wanted.saturating_sub(free).max(1);
+            let report = match self.offload(&candidates, MemoryRequest::AtLeast(short)) {
+                Err(Error::HostMemory { .. }) if keeps_copies => {
+                    keeps_copies = false;
+                    self.settle(model)?;
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            if report.freed_bytes == 0 {
+                return Err(oom);
+            }
+        }
+    }
+
+    /// Takes blocks that an operation brought in off the device again. They have kept their host copies, so nothing
+    /// is written, unless room had to be made for others. Everything is given back, then the first error is told.
+    pub(super) fn send_back(&self, brought: &[BlockId]) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for id in brought {
+            let is_there = self.state().block(*id)?.device.is_some();
+            if is_there {
+                outcome = outcome.and(self.offload(&[*id], MemoryRequest::Full).map(|_| ()));
+            }
+        }
+        outcome
+    }
+
+    /// Ends an operation that brought blocks of a model in: RAM copies and maps of what is on the device go (E31).
+    pub(super) fn settle(&self, model: u64) -> Result<(), Error> {
+        for block in &mut self.state().model(model)?.blocks {
+            block.settle_on_device();
+        }
+        Ok(())
+    }
+}

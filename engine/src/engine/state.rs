@@ -1,0 +1,270 @@
+//! What is where. A host copy, where a block has one, is always current: whatever changes the device's bytes drops
+//! the host copies, so that "modified" needs no flag. At least one current copy of a loaded block exists at any time.
+
+use super::reports::{Tier, TierBytes};
+use crate::{
+    Error, HostCopy, TransferPath,
+    cuda::DeviceBuffer,
+    model::Layout,
+    transfer::{Checksums, DeviceSpan, FileRange, ModelFile, RamCopy},
+};
+use memmap2::Mmap;
+use std::sync::{Arc, Weak};
+
+/// Every model, and the files that somebody still holds.
+#[derive(Default)]
+pub(super) struct State {
+    /// In load order.
+    pub(super) models: Vec<Model>,
+    pub(super) files: Vec<Weak<ModelFile>>,
+    next_number: u64,
+    clock: u64,
+}
+
+/// A model and its blocks.
+pub(super) struct Model {
+    pub(super) name: String,
+    /// Never used again in this engine's life.
+    pub(super) number: u64,
+    pub(super) layout: Arc<Layout>,
+    /// In the layout's order.
+    pub(super) blocks: Vec<Block>,
+    /// Known to nobody but the load that makes it.
+    pub(super) is_loading: bool,
+    pub(super) last_use: u64,
+    /// The file that the next store goes to, while anything is in it.
+    pub(super) file: Weak<ModelFile>,
+    pub(super) next_generation: u64,
+}
+
+/// One unit of residency.
+#[derive(Default)]
+pub(super) struct Block {
+    pub(super) device: Option<DeviceBuffer>,
+    pub(super) ram: Option<Arc<RamCopy>>,
+    pub(super) file: Option<Arc<FileCopy>>,
+    /// Of `file`'s contents.
+    pub(super) map: Option<Arc<Mmap>>,
+    pub(super) path: Option<TransferPath>,
+    pub(super) last_use: u64,
+}
+
+/// A block's contents in its file, and what to verify.
+pub(super) struct FileCopy {
+    pub(super) range: Arc<FileRange>,
+    pub(super) checksums: Checksums,
+}
+
+/// Names a block over models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockId {
+    pub(super) model: u64,
+    pub(super) block: usize,
+}
+
+impl Block {
+    pub(super) fn host_copy(&self) -> HostCopy {
+        if self.ram.is_some() {
+            HostCopy::Ram
+        } else if self.file.is_some() {
+            HostCopy::File
+        } else {
+            HostCopy::None
+        }
+    }
+
+    /// The highest tier that holds it; `None` while it is loaded for the first time.
+    pub(super) fn tier(&self) -> Option<Tier> {
+        if self.device.is_some() {
+            Some(Tier::Vram)
+        } else if self.ram.is_some() {
+            Some(Tier::Ram)
+        } else if self.map.is_some() {
+            Some(Tier::Mapped)
+        } else if self.file.is_some() {
+            Some(Tier::File)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn device_bytes(&self) -> u64 {
+        self.device.as_ref().map_or(0, DeviceBuffer::bytes)
+    }
+
+    pub(super) fn span(&self) -> Option<DeviceSpan> {
+        self.device.as_ref().map(|buffer| DeviceSpan {
+            address: buffer.address(),
+            bytes: buffer.bytes(),
+        })
+    }
+
+    /// Drops every host copy: the device's bytes are newer.
+    pub(super) fn invalidate_host_copies(&mut self) {
+        self.ram = None;
+        self.map = None;
+        self.file = None;
+    }
+
+    /// Lets go of what a block on the device does not need: RAM and map (E31). A file copy stays, so that the next
+    /// offload writes nothing (E10).
+    pub(super) fn settle_on_device(&mut self) {
+        if self.device.is_some() {
+            self.ram = None;
+            self.map = None;
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn device_bytes(&self) -> u64 {
+        self.blocks.iter().map(Block::device_bytes).sum()
+    }
+
+    /// Blocks on the device in the order in which they leave (E11): most recently visited first, which for a model
+    /// that is visited again and again from the start keeps most of what the next visit begins with.
+    pub(super) fn leaving_order(&self) -> Vec<BlockId> {
+        let mut loaded: Vec<usize> = (0..self.blocks.len())
+            .filter(|block| self.blocks[*block].device.is_some())
+            .collect();
+        loaded.sort_by_key(|block| std::cmp::Reverse((self.blocks[*block].last_use, *block)));
+        loaded.into_iter().map(|block| self.id(block)).collect()
+    }
+
+    /// As [`Self::leaving_order`], in the middle of a walk that began at `start`: blocks that it has visited, most
+    /// recent first, then those that it has still to visit, the last one first.
+    pub(super) fn leaving_order_in_walk(&self, start: u64) -> Vec<BlockId> {
+        let mut order = self.leaving_order();
+        let visited = |id: &BlockId| self.blocks[id.block].last_use > start;
+        order.sort_by_key(|id| {
+            if visited(id) {
+                (0, 0)
+            } else {
+                (1, self.blocks.len() - id.block)
+            }
+        });
+        order
+    }
+
+    pub(super) fn id(&self, block: usize) -> BlockId {
+        BlockId {
+            model: self.number,
+            block,
+        }
+    }
+
+    pub(super) fn tensor_index(&self, tensor: &str) -> Result<usize, Error> {
+        self.layout
+            .tensors
+            .iter()
+            .position(|each| each.name == tensor)
+            .ok_or_else(|| Error::UnknownTensor {
+                model: self.name.clone(),
+                tensor: tensor.to_owned(),
+            })
+    }
+}
+
+impl State {
+    /// A point in time, later than every earlier one.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Adds a model that only its load knows.
+    pub(super) fn add_loading(&mut self, name: &str, layout: Arc<Layout>) -> Result<u64, Error> {
+        if self.models.iter().any(|model| model.name == name) {
+            return Err(Error::ModelExists(name.to_owned()));
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let last_use = self.tick();
+        self.models.push(Model {
+            name: name.to_owned(),
+            number,
+            blocks: layout.blocks.iter().map(|_| Block::default()).collect(),
+            layout,
+            is_loading: true,
+            last_use,
+            file: Weak::new(),
+            next_generation: 0,
+        });
+        Ok(number)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<&Model, Error> {
+        self.models
+            .iter()
+            .find(|model| model.name == name && !model.is_loading)
+            .ok_or_else(|| Error::UnknownModel(name.to_owned()))
+    }
+
+    /// A model by its number; it is there as long as an operation on it runs.
+    pub(super) fn model(&mut self, number: u64) -> Result<&mut Model, Error> {
+        self.models
+            .iter_mut()
+            .find(|model| model.number == number)
+            .ok_or_else(|| Error::Internal(format!("model number {number} is gone")))
+    }
+
+    pub(super) fn block(&mut self, id: BlockId) -> Result<&mut Block, Error> {
+        Ok(&mut self.model(id.model)?.blocks[id.block])
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<Model> {
+        let at = self
+            .models
+            .iter()
+            .position(|model| model.number == number)?;
+        Some(self.models.remove(at))
+    }
+
+    /// Marks a block as visited now.
+    pub(super) fn touch(&mut self, id: BlockId) -> Result<(), Error> {
+        let now = self.tick();
+        self.block(id)?.last_use = now;
+        Ok(())
+    }
+
+    /// Blocks on the device of every model but `except`, in the order in which they leave: the model whose last
+    /// request is the longest ago goes first.
+    pub(super) fn leaving_order(&self, except: Option<u64>) -> Vec<BlockId> {
+        let mut models: Vec<&Model> = self
+            .models
+            .iter()
+            .filter(|model| Some(model.number) != except)
+            .collect();
+        models.sort_by_key(|model| model.last_use);
+        models.into_iter().flat_map(Model::leaving_order).collect()
+    }
+
+    /// Bytes that the engine keeps in RAM copies.
+    pub(super) fn ram_bytes(&self) -> u64 {
+        self.blocks()
+            .filter_map(|(_, block)| block.ram.as_ref())
+            .map(|copy| copy.bytes())
+            .sum()
+    }
+
+    pub(super) fn tier_bytes(&self) -> TierBytes {
+        let mut tiers = TierBytes::default();
+        for (bytes, block) in self.blocks() {
+            match block.tier() {
+                Some(Tier::Vram) => tiers.vram += bytes,
+                Some(Tier::Ram) => tiers.ram += bytes,
+                Some(Tier::Mapped) => tiers.mapped += bytes,
+                Some(Tier::File) => tiers.file += bytes,
+                None => {}
+            }
+        }
+        tiers
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = (u64, &Block)> {
+        self.models.iter().flat_map(|model| {
+            let bytes = model.layout.blocks.iter().map(|block| block.bytes);
+            bytes.zip(&model.blocks)
+        })
+    }
+}
