@@ -1,0 +1,95 @@
+//! The device that a case runs on: what the subject gets to see of it, and what is read of it from outside.
+
+mod absence;
+mod discovery;
+mod emulated;
+mod nvml;
+mod reading;
+mod withheld;
+
+pub use discovery::{Discovered, discover};
+pub use emulated::{EmulatedGpu, EmulatorOptions};
+pub use nvml::CudaGpu;
+pub use reading::{BoardReading, DeviceReading, NvmlReading, NvmlScope, Survivor};
+pub use withheld::{WithheldError, withhold};
+
+use crate::error::HarnessError;
+use std::{
+    ffi::OsString,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+/// Which device, as it stands in a case's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceKind {
+    /// `emulated`.
+    Emulated,
+    /// `cuda:N`, a real GPU.
+    Cuda {
+        /// Its number in the order of the PCI bus.
+        ordinal: u32,
+    },
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Emulated => f.pad("emulated"),
+            Self::Cuda { ordinal } => f.pad(&format!("cuda:{ordinal}")),
+        }
+    }
+}
+
+/// What a subject is given as its GPU.
+#[derive(Debug)]
+pub enum DeviceUnderTest {
+    /// No CUDA library.
+    Absent {
+        /// Where the loader looks first.
+        libraries: PathBuf,
+    },
+    /// A board and the emulated driver.
+    Emulated(EmulatedGpu),
+    /// A real GPU.
+    Cuda(CudaGpu),
+}
+
+impl DeviceUnderTest {
+    /// A machine without CUDA. `into` is created and stays empty, unless this machine has a CUDA library on the
+    /// loader's default path: then empty files of its names stand before it, which the loader refuses.
+    ///
+    /// # Errors
+    /// `into` cannot be written.
+    pub fn absent(into: &Path) -> Result<Self, HarnessError> {
+        fs::create_dir_all(into).map_err(HarnessError::path("create", into))?;
+        if absence::system_has_cuda() {
+            absence::block(into)?;
+        }
+        Ok(Self::Absent {
+            libraries: into.to_owned(),
+        })
+    }
+
+    /// What the subject's environment needs for it.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        match self {
+            Self::Absent { libraries } => vec![("LD_LIBRARY_PATH".into(), libraries.into())],
+            Self::Emulated(gpu) => gpu.environment(),
+            Self::Cuda(gpu) => gpu.environment(),
+        }
+    }
+
+    /// Reads the device. `pids` are the subject's processes.
+    ///
+    /// # Errors
+    /// The board or the management library fails.
+    pub fn reading(&self, pids: &[u32]) -> Result<DeviceReading, HarnessError> {
+        match self {
+            Self::Absent { .. } => Ok(DeviceReading::Absent),
+            Self::Emulated(gpu) => Ok(DeviceReading::Board(gpu.reading(pids)?)),
+            Self::Cuda(gpu) => Ok(DeviceReading::Nvml(gpu.reading(pids)?)),
+        }
+    }
+}

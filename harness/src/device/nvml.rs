@@ -1,0 +1,171 @@
+//! A real GPU, read through its management library: no context is made on it.
+
+use super::reading::{NvmlReading, NvmlScope};
+use crate::error::HarnessError;
+use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory, error::NvmlError};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    sync::Arc,
+};
+
+/// The management library has its versioned name only where no development package is installed.
+const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// A real GPU.
+#[derive(Clone)]
+pub struct CudaGpu {
+    nvml: Arc<Nvml>,
+    ordinal: u32,
+    uuid: String,
+}
+
+impl fmt::Debug for CudaGpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{} ({})", self.ordinal, self.uuid)
+    }
+}
+
+/// Opens the management library; an error is the normal answer of a machine without a GPU, and comes at once.
+pub(super) fn open() -> Result<Arc<Nvml>, NvmlError> {
+    Nvml::builder()
+        .lib_path(OsStr::new(LIBRARY))
+        .init()
+        .map(Arc::new)
+}
+
+impl CudaGpu {
+    /// The GPU with that number in the order of the PCI bus.
+    ///
+    /// # Errors
+    /// No management library, or no such GPU.
+    pub fn open(ordinal: u32) -> Result<Self, HarnessError> {
+        let failed = |error: NvmlError| HarnessError::Device {
+            device: format!("cuda:{ordinal}"),
+            reason: error.to_string(),
+        };
+        let nvml = open().map_err(failed)?;
+        let uuid = nvml
+            .device_by_index(ordinal)
+            .and_then(|device| device.uuid())
+            .map_err(failed)?;
+        Ok(Self {
+            nvml,
+            ordinal,
+            uuid,
+        })
+    }
+
+    /// Shows the subject this GPU alone, as its device 0, and the loader path as it is.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let mut environment = vec![
+            ("CUDA_VISIBLE_DEVICES".into(), self.uuid.clone().into()),
+            ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
+        ];
+        if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
+            environment.push(("LD_LIBRARY_PATH".into(), path));
+        }
+        environment
+    }
+
+    /// Memory in use by the processes `pids`, or by the device where the library knows none of them.
+    ///
+    /// # Errors
+    /// The management library fails.
+    pub fn reading(&self, pids: &[u32]) -> Result<NvmlReading, HarnessError> {
+        let read = || -> Result<NvmlReading, NvmlError> {
+            let device = self.nvml.device_by_index(self.ordinal)?;
+            let memory = device.memory_info()?;
+            let processes: Vec<(u32, UsedGpuMemory)> = device
+                .running_compute_processes()?
+                .into_iter()
+                .map(|process| (process.pid, process.used_gpu_memory))
+                .collect();
+            Ok(of(
+                Totals {
+                    used: memory.used,
+                    free: memory.free,
+                    total: memory.total,
+                },
+                &processes,
+                pids,
+            ))
+        };
+        read().map_err(|error| HarnessError::Device {
+            device: format!("cuda:{}", self.ordinal),
+            reason: error.to_string(),
+        })
+    }
+}
+
+struct Totals {
+    used: u64,
+    free: u64,
+    total: u64,
+}
+
+fn of(totals: Totals, processes: &[(u32, UsedGpuMemory)], pids: &[u32]) -> NvmlReading {
+    let mut own = None;
+    let mut foreign = 0;
+    for (pid, used) in processes {
+        match used {
+            UsedGpuMemory::Used(bytes) if pids.contains(pid) => {
+                *own.get_or_insert(0) += bytes;
+            }
+            UsedGpuMemory::Used(bytes) => foreign += bytes,
+            UsedGpuMemory::Unavailable => {}
+        }
+    }
+    NvmlReading {
+        used_bytes: own.unwrap_or(totals.used),
+        scope: if own.is_some() {
+            NvmlScope::Process
+        } else {
+            NvmlScope::Device
+        },
+        device_used_bytes: totals.used,
+        free_bytes: totals.free,
+        total_bytes: totals.total,
+        foreign_bytes: own.map(|_| foreign),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Whose bytes are whose, from lists as the library gives them.
+    use super::*;
+    use UsedGpuMemory::{Unavailable, Used};
+
+    const TOTALS: Totals = Totals {
+        used: 900,
+        free: 100,
+        total: 1000,
+    };
+
+    #[test]
+    fn listed_processes_are_told_apart() {
+        let reading = of(
+            TOTALS,
+            &[(1, Used(300)), (2, Used(200)), (3, Used(50))],
+            &[1, 3],
+        );
+        assert_eq!(
+            (reading.used_bytes, reading.scope),
+            (350, NvmlScope::Process)
+        );
+        assert_eq!(reading.foreign_bytes, Some(200));
+    }
+
+    #[test]
+    fn without_a_listed_process_the_device_speaks_for_all() {
+        for processes in [&[][..], &[(4711, Used(300))], &[(1, Unavailable)]] {
+            let reading = of(TOTALS, processes, &[1]);
+            assert_eq!(
+                (reading.used_bytes, reading.scope),
+                (900, NvmlScope::Device)
+            );
+            assert_eq!(reading.foreign_bytes, None);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Readings of a subject from outside: `/proc/PID` and the directories it writes to.
+//!
+//! Every probe says so when the process is gone: silence would read as "all is well".
+
+mod bounds;
+mod files;
+mod io;
+mod memory;
+mod peak;
+mod process;
+
+pub use bounds::{PeakVerdict, UPPER_BOUND_RATE_BYTES_PER_S};
+pub use files::{FileEntry, FileKind, FilesReading, files};
+pub use io::written_bytes;
+pub use memory::ProcessMemory;
+pub use peak::{PeakReading, PeakWatch};
+pub use process::{ProcessReading, process};
+
+use std::io;
+
+/// Why there is no reading.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The process has ended: it is a zombie, or nothing at all.
+    #[error("process {pid} is gone")]
+    Gone {
+        /// Its id.
+        pid: u32,
+    },
+    /// The process lives, but this of it cannot be read.
+    #[error("cannot read {what}: {source}")]
+    Unreadable {
+        /// The path, and what is wrong with it.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl ProbeError {
+    /// `NotFound` and `ESRCH` are how /proc says that a process has ended.
+    fn of(pid: u32, what: &str, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::NotFound
+            || source.raw_os_error() == Some(libc::ESRCH)
+            || !lives(pid)
+        {
+            Self::Gone { pid }
+        } else {
+            Self::Unreadable {
+                what: format!("/proc/{pid}/{what}"),
+                source,
+            }
+        }
+    }
+}
+
+/// Whether the process exists and is not a zombie.
+fn lives(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/status"))
+        .ok()
+        .and_then(|status| ProcessMemory::parse(&status))
+        .is_some()
+}

@@ -1,0 +1,242 @@
+//! The peak of a process's memory during one step, bounded from both sides.
+
+use super::{
+    ProbeError,
+    bounds::{PeakBounds, PeakVerdict, judge},
+    memory::ProcessMemory,
+    process::{memory, uss},
+};
+use nix::time::ClockId;
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+const SAMPLE_EVERY: Duration = Duration::from_millis(1);
+const USS_EVERY: Duration = Duration::from_millis(20);
+
+/// Stale file pages in the high-water mark that are worth a reset, which is blind for some microseconds.
+const STALE_MARK_BYTES: u64 = 1 << 20;
+
+/// What one step did to a process's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeakReading {
+    /// Right after the high-water mark was reset.
+    pub start: ProcessMemory,
+    /// At the end.
+    pub end: ProcessMemory,
+    /// The most that anonymous, shared and file pages have been together, bytes. Exact when `reset`.
+    pub high_water_bytes: u64,
+    /// Largest sample of anonymous + shared memory: the lower bound of its peak, bytes.
+    pub sampled_anon_shared_peak_bytes: u64,
+    /// Upper bound of the peak of anonymous + shared memory, bytes; see [`PeakReading::anon_shared_bounds`].
+    pub anon_shared_upper_bytes: u64,
+    /// Largest sample of file pages, bytes.
+    pub sampled_file_peak_bytes: u64,
+    /// Largest sample of the unique set size, bytes; taken every 20 ms and at both ends.
+    pub uss_peak_bytes: u64,
+    /// Unique set size at the start, bytes.
+    pub uss_start_bytes: u64,
+    /// Unique set size at the end, bytes.
+    pub uss_end_bytes: u64,
+    /// Samples taken.
+    pub samples: u64,
+    /// Whether the mark could be reset; without it, only samples and the rate bound the peak.
+    pub reset: bool,
+}
+
+impl PeakReading {
+    /// Bounds of the peak of anonymous + shared memory, bytes: `(lower, upper)`.
+    ///
+    /// Lower is the largest sample: certain. Upper rests on the high-water mark less the file pages that
+    /// were resident on both sides of each 1 ms span, or, where those left, on how fast a process can
+    /// fill memory; a copy of 64 MiB within the step is always above it.
+    #[must_use]
+    pub fn anon_shared_bounds(&self) -> (u64, u64) {
+        (
+            self.sampled_anon_shared_peak_bytes,
+            self.anon_shared_upper_bytes,
+        )
+    }
+
+    /// Whether the peak of anonymous + shared memory stayed within a limit.
+    #[must_use]
+    pub fn exceeds(&self, limit_bytes: u64) -> PeakVerdict {
+        let (lower, upper) = self.anon_shared_bounds();
+        judge(lower, upper, limit_bytes)
+    }
+
+    /// Resident memory at the start, bytes.
+    #[must_use]
+    pub fn rss_start_bytes(&self) -> u64 {
+        self.start.resident_bytes()
+    }
+
+    /// Resident memory at the end, bytes.
+    #[must_use]
+    pub fn rss_end_bytes(&self) -> u64 {
+        self.end.resident_bytes()
+    }
+}
+
+/// Watches a process's memory from `start` to `finish`.
+#[derive(Debug)]
+pub struct PeakWatch {
+    stop: Sender<()>,
+    sampler: JoinHandle<Result<PeakReading, ProbeError>>,
+}
+
+impl PeakWatch {
+    /// Resets the high-water mark and starts sampling, about each millisecond, in a thread of its own.
+    ///
+    /// # Errors
+    /// [`ProbeError::Gone`] when the process has ended.
+    pub fn start(pid: u32) -> Result<Self, ProbeError> {
+        let mut sampler = Sampler::start(pid)?;
+        let (stop, stopped) = mpsc::channel();
+        let sampler = thread::Builder::new()
+            .name(format!("peak-{pid}"))
+            .spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SAMPLE_EVERY) {
+                    sampler.sample()?;
+                }
+                sampler.finish()
+            })
+            .map_err(|source| ProbeError::Unreadable {
+                what: "memory samples: no thread".into(),
+                source,
+            })?;
+        Ok(Self { stop, sampler })
+    }
+
+    /// Takes the last sample.
+    ///
+    /// # Errors
+    /// [`ProbeError::Gone`] when the process ended meanwhile: a peak that was not watched to its end is none.
+    pub fn finish(self) -> Result<PeakReading, ProbeError> {
+        drop(self.stop);
+        match self.sampler.join() {
+            Ok(reading) => reading,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+struct Sampler {
+    pid: u32,
+    status: File,
+    text: Vec<u8>,
+    clock: ClockId,
+    cpu: Duration,
+    bounds: PeakBounds,
+    start: ProcessMemory,
+    uss_start_bytes: u64,
+    uss_peak_bytes: u64,
+    uss_read: Instant,
+    samples: u64,
+    reset: bool,
+}
+
+impl Sampler {
+    fn start(pid: u32) -> Result<Self, ProbeError> {
+        let gone = |_| ProbeError::Gone { pid };
+        let uss_bytes = uss(pid)?;
+        let status = File::open(format!("/proc/{pid}/status"))
+            .map_err(|error| ProbeError::of(pid, "status", error))?;
+        let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid.cast_signed()))
+            .map_err(gone)?;
+        let reset = reset_high_water(pid);
+        let cpu = cpu_time(clock).map_err(gone)?;
+        let start = memory(pid)?;
+        Ok(Self {
+            pid,
+            status,
+            text: vec![0; 4096],
+            clock,
+            cpu,
+            bounds: PeakBounds::start(start),
+            start,
+            uss_start_bytes: uss_bytes,
+            uss_peak_bytes: uss_bytes,
+            uss_read: Instant::now(),
+            samples: 1,
+            reset,
+        })
+    }
+
+    fn sample(&mut self) -> Result<(), ProbeError> {
+        self.span(self.reset)?;
+        if self.reset && self.bounds.stale_mark_bytes() >= STALE_MARK_BYTES {
+            self.reset = reset_high_water(self.pid);
+            self.span(false)?;
+        }
+        if self.uss_read.elapsed() >= USS_EVERY {
+            self.read_uss()?;
+        }
+        Ok(())
+    }
+
+    /// The processor time is read after the memory: it covers the whole span, and a little of the next.
+    fn span(&mut self, mark_holds: bool) -> Result<(), ProbeError> {
+        let memory = self.read_memory()?;
+        let cpu = cpu_time(self.clock).map_err(|_| ProbeError::Gone { pid: self.pid })?;
+        self.bounds
+            .span(memory, cpu.saturating_sub(self.cpu), mark_holds);
+        self.cpu = cpu;
+        self.samples += 1;
+        Ok(())
+    }
+
+    fn read_memory(&mut self) -> Result<ProcessMemory, ProbeError> {
+        let length = loop {
+            let length = self
+                .status
+                .read_at(&mut self.text, 0)
+                .map_err(|error| ProbeError::of(self.pid, "status", error))?;
+            if length < self.text.len() {
+                break length;
+            }
+            self.text.resize(self.text.len() * 2, 0);
+        };
+        ProcessMemory::parse(&self.text[..length]).ok_or(ProbeError::Gone { pid: self.pid })
+    }
+
+    fn read_uss(&mut self) -> Result<u64, ProbeError> {
+        let bytes = uss(self.pid)?;
+        self.uss_peak_bytes = self.uss_peak_bytes.max(bytes);
+        self.uss_read = Instant::now();
+        Ok(bytes)
+    }
+
+    fn finish(mut self) -> Result<PeakReading, ProbeError> {
+        self.span(self.reset)?;
+        let end = self.read_memory()?;
+        let uss_end_bytes = self.read_uss()?;
+        Ok(PeakReading {
+            start: self.start,
+            end,
+            high_water_bytes: self.bounds.high_water_bytes,
+            sampled_anon_shared_peak_bytes: self.bounds.lower_bytes,
+            anon_shared_upper_bytes: self.bounds.upper_bytes,
+            sampled_file_peak_bytes: self.bounds.file_peak_bytes,
+            uss_peak_bytes: self.uss_peak_bytes,
+            uss_start_bytes: self.uss_start_bytes,
+            uss_end_bytes,
+            samples: self.samples,
+            reset: self.reset,
+        })
+    }
+}
+
+/// Writes 5 to `clear_refs` [man 5 proc]: the mark falls to what is resident now. False when refused.
+fn reset_high_water(pid: u32) -> bool {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok()
+}
+
+/// Processor time of all threads of a process; `ESRCH` once it has ended.
+fn cpu_time(clock: ClockId) -> nix::Result<Duration> {
+    Ok(Duration::from(nix::time::clock_gettime(clock)?))
+}
