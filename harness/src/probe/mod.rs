@@ -4,17 +4,17 @@
 
 mod bounds;
 mod files;
-mod io;
 mod memory;
 mod peak;
 mod process;
+mod writes;
 
 pub use bounds::{PeakVerdict, UPPER_BOUND_RATE_BYTES_PER_S};
 pub use files::{FileEntry, FileKind, FilesReading, files};
-pub use io::written_bytes;
 pub use memory::ProcessMemory;
 pub use peak::{PeakReading, PeakWatch};
 pub use process::{ProcessReading, process};
+pub use writes::written_bytes;
 
 use std::io;
 
@@ -38,6 +38,19 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// The same, for what procfs reports.
+    fn of_procfs(pid: u32, what: &str, error: procfs::ProcError) -> Self {
+        let source = match error {
+            procfs::ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
+            procfs::ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
+            procfs::ProcError::Io(error, _) => error,
+            other @ (procfs::ProcError::Incomplete(_)
+            | procfs::ProcError::Other(_)
+            | procfs::ProcError::InternalError(_)) => io::Error::other(other.to_string()),
+        };
+        Self::of(pid, what, source)
+    }
+
     /// `NotFound` and `ESRCH` are how /proc says that a process has ended.
     fn of(pid: u32, what: &str, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::NotFound

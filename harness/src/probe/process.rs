@@ -91,17 +91,7 @@ pub(super) fn uss(pid: u32) -> Result<u64, ProbeError> {
             .map(|(_, bytes)| bytes)
             .sum())
     };
-    read().map_err(|error| {
-        let source = match error {
-            procfs::ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
-            procfs::ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
-            procfs::ProcError::Io(error, _) => error,
-            other @ (procfs::ProcError::Incomplete(_)
-            | procfs::ProcError::Other(_)
-            | procfs::ProcError::InternalError(_)) => io::Error::other(other.to_string()),
-        };
-        ProbeError::of(pid, "smaps_rollup", source)
-    })
+    read().map_err(|error| ProbeError::of_procfs(pid, "smaps_rollup", error))
 }
 
 fn descriptors(pid: u32) -> Result<BTreeMap<String, u64>, ProbeError> {

@@ -2,7 +2,6 @@
 
 use super::ProbeError;
 use procfs::process::Process;
-use std::io;
 
 /// Reads `wchar` of `/proc/PID/io`: bytes that the process has passed to write calls, whether or not they reached a disk.
 ///
@@ -10,11 +9,6 @@ use std::io;
 /// [`ProbeError::Gone`] when it has ended.
 pub fn written_bytes(pid: u32) -> Result<u64, ProbeError> {
     let io = Process::new(pid.cast_signed()).and_then(|process| process.io());
-    io.map(|io| io.wchar).map_err(|error| {
-        let source = match error {
-            procfs::ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
-            other => io::Error::other(other.to_string()),
-        };
-        ProbeError::of(pid, "io", source)
-    })
+    io.map(|io| io.wchar)
+        .map_err(|error| ProbeError::of_procfs(pid, "io", error))
 }
