@@ -4,6 +4,8 @@
 //! they go (E5). Keeping those two apart is the point: one expression for both is what made the parent
 //! project's out of memory endless. Amounts are integers of bytes and saturate.
 
+#[cfg(test)]
+mod properties;
 mod request;
 #[cfg(test)]
 mod tests;
