@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Test harness for GPU memory offload engines: supervision, probes, invariants, verdicts.
+
+pub mod ballast;
+pub mod case;
+pub mod device;
+pub mod error;
+pub mod golden;
+pub mod invariants;
+pub mod model_file;
+pub mod observation;
+pub mod probe;
+pub mod report;
+pub mod run;
+pub mod sandbox;
+pub mod settle;
+pub mod shadow;
+pub mod subject;
+pub mod verdict;

@@ -1,0 +1,280 @@
+//! Cases: experiments as pure data.
+
+use spillproof_protocol::{Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier};
+use std::{path::PathBuf, time::Duration};
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// A named experiment on one device.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The family, also the name of the file that holds the case.
+    pub family: &'static str,
+    /// The name within the family.
+    pub name: String,
+    /// Models the steps refer to.
+    pub models: Vec<Model>,
+    /// What the device looks like.
+    pub gpu: Gpu,
+    /// What `open` asks for, or `None` for the device under test.
+    pub device_name: Option<String>,
+    /// Settings, as environment variables of the subject.
+    pub settings: Vec<(&'static str, String)>,
+    /// What `open` must answer.
+    pub open: Expect,
+    /// What happens after the baseline.
+    pub steps: Vec<Step>,
+    /// What is allowed.
+    pub limits: Limits,
+    /// What the subject must be able to do.
+    pub requires: Vec<Capability>,
+}
+
+/// A model under a name.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The name used in steps.
+    pub name: String,
+    /// Storages, tensors and expected contents.
+    pub manifest: Manifest,
+    /// Load this file instead of the manifest; the manifest then describes the file's contents.
+    pub file: Option<ModelFile>,
+}
+
+/// A `.safetensors` file and what the harness read from it.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The digest of each tensor, in the manifest's order.
+    pub digests: Vec<spillproof_protocol::Digest>,
+}
+
+/// The GPU that the subject finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gpu {
+    /// No CUDA library at all.
+    Absent,
+    /// Devices of one capacity.
+    Present {
+        /// Number of devices.
+        devices: usize,
+        /// Capacity of each, bytes.
+        vram_bytes: u64,
+        /// What cuInit returns, 0 for success.
+        cuinit_result: u32,
+        /// Driver symbols that the library lacks.
+        withheld: Vec<&'static str>,
+    },
+}
+
+impl Gpu {
+    /// One healthy device.
+    #[must_use]
+    pub fn with_vram(vram_bytes: u64) -> Self {
+        Self::Present {
+            devices: 1,
+            vram_bytes,
+            cuinit_result: 0,
+            withheld: Vec::new(),
+        }
+    }
+
+    /// Whether a real driver cannot be made to look like this.
+    #[must_use]
+    pub fn is_emulated_only(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Present {
+                devices,
+                cuinit_result,
+                withheld,
+                ..
+            } => *devices != 1 || *cuinit_result != 0 || !withheld.is_empty(),
+        }
+    }
+}
+
+/// What is allowed during a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time for one call, the bound of every recovery.
+    pub call: Duration,
+    /// Longest time until resources are back at the baseline.
+    pub settle: Duration,
+    /// Most staging memory that the subject may declare, bytes.
+    pub staging_bytes: u64,
+    /// Anonymous and shared memory over baseline and staging, bytes.
+    pub slack_bytes: u64,
+    /// Bytes that the case's settings send to RAM.
+    pub ram_tier_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(20),
+            settle: Duration::from_secs(5),
+            staging_bytes: 48 * MIB,
+            slack_bytes: 8 * MIB,
+            ram_tier_bytes: 0,
+        }
+    }
+}
+
+/// An action and what must come of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// What must come back.
+    pub expect: Expect,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make a model known.
+    Load {
+        /// Its name.
+        model: String,
+    },
+    /// One inference request, with digests of what the device holds.
+    Request {
+        /// The model.
+        model: String,
+        /// Device memory the request itself needs, bytes.
+        workspace_bytes: u64,
+    },
+    /// Overwrite a tensor on the device.
+    Modify {
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// Its new bytes.
+        fill: Fill,
+    },
+    /// Ask for device memory back.
+    Free {
+        /// How much.
+        bytes: Amount,
+        /// From which model; all when absent.
+        model: Option<String>,
+        /// Where what leaves must go.
+        to: Destinations,
+    },
+    /// Digest what the host sees; every tensor must be among them.
+    ReadBack {
+        /// The model.
+        model: String,
+    },
+    /// Forget a model.
+    Drop {
+        /// The model.
+        model: String,
+    },
+    /// Another process takes device memory, until it leaves this many bytes free.
+    Ballast {
+        /// What stays free, bytes.
+        leave_bytes: u64,
+    },
+    /// The other process gives everything back.
+    ReleaseBallast,
+}
+
+/// How much `free_memory` asks for. Relative amounts are resolved when the step runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// No number at all: everything.
+    Unsaid,
+    /// This.
+    Of(RequestedBytes),
+    /// Exactly what is loaded at that moment.
+    Loaded,
+    /// One byte less than what is loaded.
+    LoadedButOne,
+}
+
+impl Amount {
+    /// This many bytes.
+    #[must_use]
+    pub fn whole(bytes: u64) -> Self {
+        Self::Of(RequestedBytes::Whole(bytes))
+    }
+
+    /// This number, as a float.
+    #[must_use]
+    pub fn float(bytes: f64) -> Self {
+        Self::Of(RequestedBytes::Float(bytes))
+    }
+}
+
+/// Where freed tensors must be afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destinations {
+    /// Anywhere.
+    Any,
+    /// All in this tier.
+    All(Tier),
+    /// As many bytes in RAM as this, the rest in this tier.
+    Split {
+        /// Bytes in RAM.
+        ram_bytes: u64,
+        /// Where the rest is.
+        rest: Tier,
+    },
+}
+
+/// What a step must answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Success.
+    Ok,
+    /// A failure of this kind.
+    Error(ErrorKind),
+}
+
+impl Case {
+    /// `family::name`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}::{}", self.family, self.name)
+    }
+
+    /// The model of that name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+impl Action {
+    /// A short description for logs and goldens.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Load { model } => format!("load {model}"),
+            Self::Request {
+                model,
+                workspace_bytes,
+            } => format!("request {model} workspace={workspace_bytes}"),
+            Self::Modify { model, tensor, .. } => format!("modify {model}.{tensor}"),
+            Self::Free { bytes, model, .. } => {
+                let scope = model.as_deref().unwrap_or("all");
+                match bytes {
+                    Amount::Unsaid => format!("free {scope} everything"),
+                    Amount::Of(RequestedBytes::Whole(bytes)) => format!("free {scope} {bytes}"),
+                    Amount::Of(RequestedBytes::Float(bytes)) => format!("free {scope} {bytes:e}"),
+                    Amount::Loaded => format!("free {scope} loaded"),
+                    Amount::LoadedButOne => format!("free {scope} loaded-1"),
+                }
+            }
+            Self::ReadBack { model } => format!("read_back {model}"),
+            Self::Drop { model } => format!("drop {model}"),
+            Self::Ballast { leave_bytes } => format!("ballast leaves {leave_bytes}"),
+            Self::ReleaseBallast => "ballast released".into(),
+        }
+    }
+}

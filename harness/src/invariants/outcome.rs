@@ -1,0 +1,125 @@
+//! `progress`, `typed` and `truth`: what came back, against what had to.
+//!
+//! Not checked here: whether an error's message helps; whether a masked fault was masked rightly
+//! (that needs receipts of injected faults).
+
+use crate::{
+    case::{Action, Expect},
+    observation::{Outcome, Phase, Run, StepRecord},
+    subject::Finding,
+};
+
+/// Steps that are work, as opposed to management of memory.
+fn is_work(step: &StepRecord) -> bool {
+    match step.action {
+        Action::Load { .. } | Action::Request { .. } | Action::Modify { .. } => true,
+        Action::Free { .. }
+        | Action::ReadBack { .. }
+        | Action::Drop { .. }
+        | Action::Ballast { .. }
+        | Action::ReleaseBallast => false,
+    }
+}
+
+/// Work succeeds once nothing stands in its way, and every call ends within its bound.
+pub(super) fn progress(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for step in &run.steps {
+        match (&step.expect, &step.outcome) {
+            (Expect::Ok, Outcome::Failed(error)) if is_work(step) => {
+                wrong.push(format!(
+                    "{}: {}: {}",
+                    step.place(),
+                    error.kind,
+                    error.message
+                ));
+            }
+            (_, Outcome::Misbehaved(Finding::Hang { .. })) => {
+                wrong.push(format!(
+                    "{}: no answer within {:?}",
+                    step.place(),
+                    run.case.limits.call
+                ));
+            }
+            (Expect::Ok, Outcome::Misbehaved(finding)) if step.phase == Phase::SecondRound => {
+                wrong.push(format!("{}: {finding}", step.place()));
+            }
+            _ => {}
+        }
+    }
+    if let Outcome::Misbehaved(Finding::Hang { .. }) = run.open {
+        wrong.push(format!("open: no answer within {:?}", run.case.limits.call));
+    }
+    wrong
+}
+
+/// Failures are typed errors of the right kind: no panic, abort, signal, hang or garbage.
+pub(super) fn typed(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let opened = std::iter::once(("open".to_owned(), &run.case.open, &run.open));
+    let steps = run
+        .steps
+        .iter()
+        .map(|step| (step.place(), &step.expect, &step.outcome));
+    for (place, expect, outcome) in opened.chain(steps) {
+        match (expect, outcome) {
+            (_, Outcome::Misbehaved(finding)) => wrong.push(format!("{place}: {finding}")),
+            (Expect::Error(expected), Outcome::Failed(error)) if *expected != error.kind => {
+                wrong.push(format!(
+                    "{place}: error {} ({}), expected {expected}",
+                    error.kind, error.message
+                ));
+            }
+            _ => {}
+        }
+    }
+    for (verb, outcome) in &run.asides {
+        match outcome {
+            Outcome::Failed(error) => {
+                wrong.push(format!("{verb}: error {}: {}", error.kind, error.message))
+            }
+            Outcome::Misbehaved(finding) => wrong.push(format!("{verb}: {finding}")),
+            Outcome::Done
+            | Outcome::Freed(_)
+            | Outcome::Served(_)
+            | Outcome::ReadBack(_)
+            | Outcome::NotRun => {}
+        }
+    }
+    if let Some(ended) = &run.ended {
+        wrong.extend(
+            ended
+                .findings
+                .iter()
+                .map(|finding| format!("at the end: {finding}")),
+        );
+    }
+    wrong
+}
+
+/// An error surfaces exactly when the case gives a reason for one.
+pub(super) fn truth(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let opened = std::iter::once(("open".to_owned(), false, &run.case.open, &run.open));
+    let steps = run
+        .steps
+        .iter()
+        .map(|step| (step.place(), is_work(step), &step.expect, &step.outcome));
+    for (place, work, expect, outcome) in opened.chain(steps) {
+        match (expect, outcome) {
+            (Expect::Error(expected), outcome) if outcome.is_success() => {
+                wrong.push(format!(
+                    "{place}: reported success, expected the error {expected}"
+                ));
+            }
+            (Expect::Ok, Outcome::Failed(error)) if !work => {
+                wrong.push(format!(
+                    "{place}: error {} without a fault: {}",
+                    error.kind, error.message
+                ));
+            }
+            _ => {}
+        }
+    }
+    wrong
+}

@@ -1,0 +1,208 @@
+//! `policy`: what was freed, kept and written is what was asked for (engine.md, E1 to E12).
+//!
+//! Amounts are compared with the device's own account, destinations with what the case's settings
+//! ask for, and written bytes with what the kernel counted for the process. Not checked here: which
+//! tensors leave first, as long as a partial request frees no tensor too many (E3).
+
+use crate::{
+    case::{Action, Amount, Destinations, Expect},
+    device::DeviceReading,
+    observation::{Outcome, Run, StepRecord},
+};
+use spillproof_protocol::{Extent, FreeMemoryReply, RequestedBytes, Tier};
+
+/// Bytes by which one release may differ from the device's account: the allocation units of the
+/// emulated and of the real driver.
+fn rounding_bytes(device: &DeviceReading) -> u64 {
+    match device {
+        DeviceReading::Absent => 0,
+        DeviceReading::Board(_) => 512,
+        DeviceReading::Nvml(_) => 2 << 20,
+    }
+}
+
+/// Writes that are no offload: logs, replies, lock files.
+const OTHER_WRITES_BYTES: u64 = 1 << 20;
+
+/// What a request for memory means once it is compared with what is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Everything,
+    AtLeast(u64),
+}
+
+/// Every request for memory was answered as asked, and nothing was written without need.
+pub(super) fn policy(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for step in run.judged_steps() {
+        if let (Action::Free { bytes, model, to }, Expect::Ok, Outcome::Freed(reply)) =
+            (&step.action, &step.expect, &step.outcome)
+        {
+            let found = freed(step, *bytes, model.as_deref(), to, reply);
+            wrong.extend(
+                found
+                    .into_iter()
+                    .map(|message| format!("{}: {message}", step.place())),
+            );
+        }
+        if let (Action::Free { model, .. }, Expect::Error(_)) = (&step.action, &step.expect)
+            && let Some((before, after)) = step.loaded_bytes(model.as_deref())
+            && before != after
+        {
+            wrong.push(format!(
+                "{}: {before} bytes were loaded before a refused request, {after} after",
+                step.place()
+            ));
+        }
+    }
+    wrong.extend(unjustified_writes(run));
+    wrong
+}
+
+fn freed(
+    step: &StepRecord,
+    amount: Amount,
+    scope: Option<&str>,
+    to: &Destinations,
+    reply: &FreeMemoryReply,
+) -> Vec<String> {
+    let Some((before, after)) = step.loaded_bytes(scope) else {
+        return vec!["no status before or after".into()];
+    };
+    let mut wrong = Vec::new();
+    let mut claim = |holds: bool, message: String| {
+        if !holds {
+            wrong.push(message);
+        }
+    };
+    let freed = reply.freed_bytes;
+    let moved: u64 = reply.moves.iter().map(|one| one.bytes).sum();
+    claim(
+        moved == freed,
+        format!("freed_bytes is {freed}, its moves add up to {moved}"),
+    );
+    claim(
+        before.checked_sub(after) == Some(freed),
+        format!("freed_bytes is {freed}, loaded went from {before} to {after}"),
+    );
+    match wanted(amount, before) {
+        Wanted::Everything => {
+            claim(
+                after == 0,
+                format!("everything was asked for, {after} of {before} bytes are still loaded"),
+            );
+        }
+        Wanted::AtLeast(wanted) => {
+            claim(
+                freed >= wanted,
+                format!("{wanted} bytes were asked for, {freed} were freed"),
+            );
+            let last = reply.moves.last().map_or(0, |one| one.bytes);
+            claim(
+                freed == 0 || freed - last.min(freed) < wanted,
+                format!(
+                    "{wanted} bytes were asked for, {} would have done, {freed} were freed",
+                    freed - last.min(freed)
+                ),
+            );
+        }
+    }
+    let extent = match (freed, after) {
+        (0, _) => Extent::Nothing,
+        (_, 0) => Extent::Full,
+        _ => Extent::Partial,
+    };
+    claim(
+        reply.extent == extent,
+        format!(
+            "extent is {}, but {freed} of {before} bytes were freed: {extent}",
+            reply.extent
+        ),
+    );
+    let held = (
+        step.before.device.held_bytes(),
+        step.after.device.held_bytes(),
+    );
+    if let (Some(before), Some(after)) = held {
+        let released = before.saturating_sub(after);
+        let rounding = rounding_bytes(&step.after.device) * reply.moves.len() as u64;
+        claim(
+            released.abs_diff(freed) <= rounding,
+            format!("{freed} bytes reported as freed, the device got {released} back"),
+        );
+    }
+    wrong.extend(destinations(to, reply));
+    wrong
+}
+
+fn wanted(amount: Amount, loaded: u64) -> Wanted {
+    let at_least = |bytes| {
+        if bytes >= loaded {
+            Wanted::Everything
+        } else {
+            Wanted::AtLeast(bytes)
+        }
+    };
+    match amount {
+        Amount::Unsaid | Amount::Loaded => Wanted::Everything,
+        Amount::LoadedButOne => Wanted::AtLeast(loaded.saturating_sub(1)),
+        Amount::Of(RequestedBytes::Whole(bytes)) => at_least(bytes),
+        // Saturates: 1e30 and infinity are more than any device holds.
+        Amount::Of(RequestedBytes::Float(bytes)) => at_least(bytes.ceil() as u64),
+    }
+}
+
+fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
+    let bytes_in = |tier: Tier| {
+        reply
+            .moves
+            .iter()
+            .filter(|one| one.to == tier)
+            .map(|one| one.bytes)
+            .sum::<u64>()
+    };
+    let elsewhere = |allowed: &[Tier]| {
+        let found = reply.moves.iter().filter(|one| !allowed.contains(&one.to));
+        found
+            .map(|one| {
+                format!(
+                    "{} went to {}, expected {allowed:?}",
+                    one.tensors.join(" = "),
+                    one.to
+                )
+            })
+            .collect()
+    };
+    match to {
+        Destinations::Any => Vec::new(),
+        Destinations::All(tier) => elsewhere(&[*tier]),
+        Destinations::Split { ram_bytes, rest } => {
+            let mut wrong: Vec<String> = elsewhere(&[Tier::Ram, *rest]);
+            let found = bytes_in(Tier::Ram);
+            if found != *ram_bytes {
+                wrong.push(format!(
+                    "{found} bytes went to RAM, the threshold allows exactly {ram_bytes}"
+                ));
+            }
+            wrong
+        }
+    }
+}
+
+/// Loads and modifications each justify one write of what they touched; nothing else justifies any.
+fn unjustified_writes(run: &Run) -> Vec<String> {
+    let Some(baseline) = &run.baseline else {
+        return Vec::new();
+    };
+    let excess = run.judged_steps().find_map(|step| {
+        let written = step.after.written_bytes.saturating_sub(baseline.written_bytes);
+        (written > step.justified_bytes + OTHER_WRITES_BYTES).then(|| {
+            format!(
+                "{}: the process has written {written} bytes so far, loads and modifications justify {}",
+                step.place(),
+                step.justified_bytes
+            )
+        })
+    });
+    excess.into_iter().collect()
+}

@@ -1,0 +1,305 @@
+//! `vram`, `fd`, `maps`, `files`, `threads` and `device`: resources against the baseline that was
+//! read after the warm-up, once they had time to settle.
+//!
+//! Counts are compared exactly, without tolerance. Not checked here: the number of anonymous
+//! mappings, because an allocator's arenas come and go with its threads; shared libraries, which
+//! stay loaded.
+
+use super::InvariantId;
+use crate::{
+    case::{Action, Destinations, Expect},
+    device::DeviceReading,
+    observation::{Outcome, Reading, Run},
+    probe::{FileKind, FilesReading},
+};
+use spillproof_protocol::{ErrorKind, Tier};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    path::{Path, PathBuf},
+};
+
+/// Device memory, pinned memory, streams, events and contexts are back.
+pub(super) fn vram(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
+        for ((name, before), (_, after)) in counters(&baseline.device)
+            .into_iter()
+            .zip(counters(&settled.device))
+        {
+            if before != after {
+                wrong.push(format!(
+                    "{name} {after} after everything was dropped, {before} at the baseline"
+                ));
+            }
+        }
+        if !wrong.is_empty() {
+            wrong.extend(survivors(&settled.device));
+        }
+    }
+    for step in &run.steps {
+        let (before, after) = (
+            step.before.device.held_bytes(),
+            step.after.device.held_bytes(),
+        );
+        if let Outcome::Failed(error) = &step.outcome
+            && error.kind == ErrorKind::DeviceOom
+            && after > before
+        {
+            wrong.push(format!(
+                "{}: device memory went from {} to {} bytes in a call that failed",
+                step.place(),
+                before.unwrap_or(0),
+                after.unwrap_or(0)
+            ));
+        }
+        if let (Some(baseline), Some(status), Outcome::Freed(_)) =
+            (&run.baseline, &step.status_after, &step.outcome)
+            && status.models.iter().all(|model| model.device_bytes == 0)
+            && after > baseline.device.held_bytes()
+        {
+            wrong.push(format!(
+                "{}: nothing is loaded, yet the device holds {} bytes, {} at the baseline",
+                step.place(),
+                after.unwrap_or(0),
+                baseline.device.held_bytes().unwrap_or(0)
+            ));
+        }
+    }
+    wrong
+}
+
+/// Everything that the device's source can count.
+fn counters(device: &DeviceReading) -> Vec<(&'static str, u64)> {
+    match device {
+        DeviceReading::Absent => Vec::new(),
+        DeviceReading::Board(board) => vec![
+            ("device bytes:", board.device_bytes),
+            ("pool bytes:", board.pool_bytes),
+            ("pinned bytes:", board.pinned_bytes),
+            ("registered bytes:", board.registered_bytes),
+            ("contexts:", board.contexts),
+            ("streams:", board.streams),
+            ("events:", board.events),
+            ("pools:", board.pools),
+        ],
+        DeviceReading::Nvml(nvml) => vec![("device bytes in use:", nvml.used_bytes)],
+    }
+}
+
+fn survivors(device: &DeviceReading) -> Vec<String> {
+    match device {
+        DeviceReading::Board(board) => board
+            .survivors
+            .iter()
+            .map(|survivor| format!("survivor: {survivor}"))
+            .collect(),
+        DeviceReading::Absent | DeviceReading::Nvml(_) => Vec::new(),
+    }
+}
+
+fn violations(device: &DeviceReading) -> &[String] {
+    match device {
+        DeviceReading::Board(board) => &board.violations,
+        DeviceReading::Absent | DeviceReading::Nvml(_) => &[],
+    }
+}
+
+/// The device saw no illegal access, at any time.
+pub(super) fn device(run: &Run) -> Vec<String> {
+    let steps = run.steps.iter().map(|step| &step.after.device);
+    let settled = run.settled.iter().map(|reading| &reading.device);
+    let aftermath = run.aftermath.iter().map(|aftermath| &aftermath.device);
+    let seen = steps.chain(settled).chain(aftermath).map(violations);
+    seen.max_by_key(|violations| violations.len())
+        .unwrap_or_default()
+        .to_vec()
+}
+
+/// The multiset of open descriptors by target is the one of the baseline.
+pub(super) fn fd(run: &Run) -> Vec<String> {
+    let descriptors = |reading: &Reading| Some(reading.process.as_ref()?.descriptors.clone());
+    differences(run, "descriptors of", descriptors, |count, baseline| {
+        count != baseline
+    })
+}
+
+/// No mapping of a file is left, and files that must not be mapped are not.
+pub(super) fn maps(run: &Run) -> Vec<String> {
+    let maps = |reading: &Reading| {
+        let maps = reading.process.as_ref()?.file_maps.iter();
+        let data = maps.filter(|(path, _)| !is_shared_library(path));
+        Some(
+            data.map(|(path, count)| (path.display().to_string(), *count))
+                .collect(),
+        )
+    };
+    let mut wrong = differences(run, "mappings of", maps, |count, baseline| count > baseline);
+    for step in &run.steps {
+        if let (
+            Action::Free {
+                to: Destinations::All(Tier::File),
+                ..
+            },
+            Expect::Ok,
+            Some(process),
+        ) = (&step.action, &step.expect, &step.after.process)
+        {
+            let mapped = process
+                .file_maps
+                .keys()
+                .filter(|path| path.starts_with(&run.offload_dir));
+            wrong.extend(mapped.map(|path| {
+                format!(
+                    "{}: {} is mapped, nothing may be in the file-only tier",
+                    step.place(),
+                    path.display()
+                )
+            }));
+        }
+    }
+    wrong
+}
+
+fn is_shared_library(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    name.ends_with(".so") || name.contains(".so.")
+}
+
+/// Threads are back.
+pub(super) fn threads(run: &Run) -> Vec<String> {
+    let threads = |reading: &Option<Reading>| Some(reading.as_ref()?.process.as_ref()?.threads);
+    match (threads(&run.baseline), threads(&run.settled)) {
+        (Some(before), Some(after)) if before != after => {
+            vec![format!(
+                "{after} threads after everything was dropped, {before} at the baseline"
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Files go with their models and with the process; nothing else is touched; nobody else may read them.
+pub(super) fn files(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
+        let new = settled.offload_files.entries.iter();
+        let new = new.filter(|(path, _)| !baseline.offload_files.entries.contains_key(*path));
+        wrong.extend(new.map(|(path, entry)| {
+            format!(
+                "{} ({} bytes) is left in the offload directory after everything was dropped",
+                path.display(),
+                entry.bytes
+            )
+        }));
+        wrong.extend(strays(&baseline.other_files, &settled.other_files));
+    }
+    if let Some(aftermath) = &run.aftermath {
+        let left = aftermath.offload_files.entries.keys();
+        wrong.extend(left.map(|path| {
+            format!(
+                "{} is left in the offload directory after the end",
+                path.display()
+            )
+        }));
+    }
+    let open_to_others = run.steps.iter().flat_map(|step| {
+        let entries = step.after.offload_files.entries.iter();
+        let bad =
+            entries.filter(|(_, entry)| entry.kind != FileKind::Link && entry.mode & 0o077 != 0);
+        bad.map(move |(path, entry)| {
+            format!(
+                "{}: {} has mode {:o}, others may enter",
+                step.place(),
+                path.display(),
+                entry.mode
+            )
+        })
+    });
+    wrong.extend(open_to_others.take(1));
+    wrong
+}
+
+/// What changed outside the offload directory; a directory's own times do not count.
+fn strays(before: &FilesReading, after: &FilesReading) -> Vec<String> {
+    let contents = |files: &FilesReading| -> BTreeMap<PathBuf, Option<(u64, i128, u64)>> {
+        let entry = |entry: &crate::probe::FileEntry| {
+            (entry.kind != FileKind::Directory).then_some((
+                entry.bytes,
+                entry.modified_ns,
+                entry.inode,
+            ))
+        };
+        files
+            .entries
+            .iter()
+            .map(|(path, found)| (path.clone(), entry(found)))
+            .collect()
+    };
+    let (before, after) = (contents(before), contents(after));
+    let mut wrong = Vec::new();
+    for (path, entry) in &after {
+        match before.get(path) {
+            None => wrong.push(format!(
+                "{} appeared outside the offload directory",
+                path.display()
+            )),
+            Some(known) if known != entry => wrong.push(format!(
+                "{} changed outside the offload directory",
+                path.display()
+            )),
+            Some(_) => {}
+        }
+    }
+    let gone = before.keys().filter(|path| !after.contains_key(*path));
+    wrong.extend(gone.map(|path| {
+        format!(
+            "{} vanished from outside the offload directory",
+            path.display()
+        )
+    }));
+    wrong
+}
+
+/// Counts by name, at the baseline and after everything was dropped, where they differ in a way that matters.
+fn differences<K: Ord + Display>(
+    run: &Run,
+    what: &str,
+    counts: impl Fn(&Reading) -> Option<BTreeMap<K, u64>>,
+    matters: impl Fn(u64, u64) -> bool,
+) -> Vec<String> {
+    let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) else {
+        return Vec::new();
+    };
+    let (Some(baseline), Some(settled)) = (counts(baseline), counts(settled)) else {
+        return Vec::new();
+    };
+    let names: std::collections::BTreeSet<&K> = baseline.keys().chain(settled.keys()).collect();
+    let mut wrong = Vec::new();
+    for name in names {
+        let count = |of: &BTreeMap<K, u64>| of.get(name).copied().unwrap_or(0);
+        let (before, after) = (count(&baseline), count(&settled));
+        if matters(after, before) {
+            wrong.push(format!(
+                "{after} {what} {name} after everything was dropped, {before} at the baseline"
+            ));
+        }
+    }
+    wrong
+}
+
+/// Whether resources are back: what settling waits for. Exactly the resource invariants, on two readings.
+#[must_use]
+pub(crate) fn is_back_at_baseline(run: &Run) -> bool {
+    let checks: [(InvariantId, super::Check); 5] = [
+        (InvariantId::Vram, vram),
+        (InvariantId::Fd, fd),
+        (InvariantId::Maps, maps),
+        (InvariantId::Files, files),
+        (InvariantId::Threads, threads),
+    ];
+    checks.iter().all(|(_, check)| check(run).is_empty())
+}

@@ -1,0 +1,222 @@
+//! What a run of a case saw: every reading, before it is judged.
+
+use crate::{
+    case::{Action, Case, Expect},
+    device::DeviceReading,
+    invariants,
+    probe::{FilesReading, PeakReading, PeakVerdict, ProcessReading},
+    subject::{Ended, Finding},
+};
+use spillproof_protocol::{Digest, ErrorReply, FreeMemoryReply, RequestReply, StatusReply};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Everything outside the subject, at one moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The process, unless it is gone.
+    pub process: Option<ProcessReading>,
+    /// Bytes that the process has passed to write calls since it started.
+    pub written_bytes: u64,
+    /// The device.
+    pub device: DeviceReading,
+    /// The offload directory.
+    pub offload_files: FilesReading,
+    /// Everything else below the case's own directory.
+    pub other_files: FilesReading,
+}
+
+/// A run of one case on one device.
+#[derive(Debug)]
+pub struct Run {
+    /// The experiment.
+    pub case: Case,
+    /// What the subject declared that it may hold for staging, bytes; capped by the case's own limit.
+    pub staging_bytes: u64,
+    /// What `open` answered.
+    pub open: Outcome,
+    /// How long `open` took.
+    pub open_wall: Duration,
+    /// After `open` and the warm-up; before any step.
+    pub baseline: Option<Reading>,
+    /// The steps, in order; then the second round and the cleaning up.
+    pub steps: Vec<StepRecord>,
+    /// After every model was dropped and resources had time to settle.
+    pub settled: Option<Reading>,
+    /// How the process ended, and what the supervisor found.
+    pub ended: Option<Ended>,
+    /// The offload directory and the device after the process ended.
+    pub aftermath: Option<Aftermath>,
+    /// Where offload files belong.
+    pub offload_dir: std::path::PathBuf,
+    /// Why parts of the run measured nothing.
+    pub doubts: Vec<String>,
+    /// Calls around the steps (`hello`, `status`, `quit`) that did not succeed, by verb.
+    pub asides: Vec<(&'static str, Outcome)>,
+    /// Why the case does not apply to this subject.
+    pub skipped: Option<String>,
+    /// A device that was dirty or lost, a directory that could not be made: nobody's fault.
+    pub infrastructure: Option<String>,
+}
+
+/// What a subject left when it was gone.
+#[derive(Clone, Debug)]
+pub struct Aftermath {
+    /// The offload directory.
+    pub offload_files: FilesReading,
+    /// The device.
+    pub device: DeviceReading,
+}
+
+/// Which part of a run a step belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the baseline.
+    WarmUp,
+    /// A step of the case.
+    Case,
+    /// The round after the case's own steps, with every disturbance gone.
+    SecondRound,
+    /// Dropping what is left.
+    CleanUp,
+}
+
+/// One step as it happened.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// Its place, from 1.
+    pub number: usize,
+    /// The part of the run.
+    pub phase: Phase,
+    /// What was done.
+    pub action: Action,
+    /// What had to come back.
+    pub expect: Expect,
+    /// What came back.
+    pub outcome: Outcome,
+    /// How long the call took.
+    pub wall: Duration,
+    /// Before the call.
+    pub before: Reading,
+    /// After it.
+    pub after: Reading,
+    /// What the subject said of itself before.
+    pub status_before: Option<StatusReply>,
+    /// What the subject said of itself after.
+    pub status_after: Option<StatusReply>,
+    /// Memory peaks during the call.
+    pub peak: Option<PeakReading>,
+    /// What every tensor of the step's model has to contain.
+    pub expected: BTreeMap<String, Digest>,
+    /// File bytes that loads and modifications up to here justify.
+    pub justified_bytes: u64,
+}
+
+/// What came back from a call.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Success without a result that matters.
+    Done,
+    /// Memory was given back.
+    Freed(FreeMemoryReply),
+    /// A request was served.
+    Served(RequestReply),
+    /// The host's side was digested.
+    ReadBack(BTreeMap<String, Digest>),
+    /// A typed error.
+    Failed(ErrorReply),
+    /// The subject misbehaved.
+    Misbehaved(Finding),
+    /// The step was not reached.
+    NotRun,
+}
+
+impl Run {
+    /// Everything that was not measured: a run with doubts is inconclusive unless it is red anyway.
+    #[must_use]
+    pub fn all_doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts.clone();
+        let Some(baseline) = &self.baseline else {
+            doubts.push("no baseline was read".into());
+            return doubts;
+        };
+        if self.settled.is_none() {
+            doubts.push("nothing was read after everything was dropped".into());
+        }
+        let Some(process) = &baseline.process else {
+            return doubts;
+        };
+        let limit = invariants::limit_bytes(self, process);
+        for step in self.judged_steps() {
+            if let Some(peak) = &step.peak
+                && peak.exceeds(limit) == PeakVerdict::Undecided
+            {
+                let (lower, upper) = peak.anon_shared_bounds();
+                doubts.push(format!("{}: the memory peak is only known to lie between {lower} and {upper} bytes, the limit is {limit}", step.place()));
+            }
+        }
+        let judged = self.judged_steps().count();
+        if self.case.open == Expect::Ok && judged < self.case.steps.len() {
+            doubts.push(format!(
+                "{judged} of {} steps were run",
+                self.case.steps.len()
+            ));
+        }
+        doubts
+    }
+
+    /// Steps after the baseline.
+    pub fn judged_steps(&self) -> impl Iterator<Item = &StepRecord> {
+        self.steps.iter().filter(|step| step.phase != Phase::WarmUp)
+    }
+
+    /// The largest upper bound of a step's peak of anonymous and shared memory over the baseline, bytes.
+    #[must_use]
+    pub fn peak_over_baseline_bytes(&self) -> Option<i64> {
+        let process = self.baseline.as_ref()?.process.as_ref()?;
+        let peaks = self
+            .judged_steps()
+            .filter_map(|step| Some(step.peak.as_ref()?.anon_shared_bounds().1));
+        Some(peaks.max()?.cast_signed() - invariants::anon_shared_bytes(process).cast_signed())
+    }
+}
+
+impl Outcome {
+    /// Whether the call succeeded.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Done | Self::Freed(_) | Self::Served(_) | Self::ReadBack(_) => true,
+            Self::Failed(_) | Self::Misbehaved(_) | Self::NotRun => false,
+        }
+    }
+}
+
+impl StepRecord {
+    /// `step 3 (free all 1e30)`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let phase = match self.phase {
+            Phase::WarmUp => ", warming up",
+            Phase::Case => "",
+            Phase::SecondRound => ", second round",
+            Phase::CleanUp => ", cleaning up",
+        };
+        format!("step {} ({}{phase})", self.number, self.action.label())
+    }
+
+    /// Device bytes of the step's scope, by the subject's own account, before and after.
+    #[must_use]
+    pub fn loaded_bytes(&self, scope: Option<&str>) -> Option<(u64, u64)> {
+        let loaded = |status: &StatusReply| -> u64 {
+            let models = status.models.iter();
+            models
+                .filter(|model| scope.is_none_or(|name| name == model.name))
+                .map(|model| model.device_bytes)
+                .sum()
+        };
+        Some((
+            loaded(self.status_before.as_ref()?),
+            loaded(self.status_after.as_ref()?),
+        ))
+    }
+}

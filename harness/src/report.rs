@@ -1,0 +1,191 @@
+//! A judged run as text for people: one line when all is well, everything needed to act when not.
+
+use crate::{
+    case::MIB,
+    invariants::Violation,
+    observation::{Outcome, Run, StepRecord},
+    verdict::Verdict,
+};
+use std::fmt::Write as _;
+
+/// Most violations that are printed in full.
+const SHOWN_VIOLATIONS: usize = 20;
+
+/// Judges a run.
+#[must_use]
+pub fn judge(run: &Run, violations: Vec<Violation>) -> Verdict {
+    if let Some(reason) = &run.skipped {
+        return Verdict::Skipped(reason.clone());
+    }
+    if !violations.is_empty() {
+        return Verdict::Fail(violations);
+    }
+    if let Some(reason) = &run.infrastructure {
+        return Verdict::Infrastructure(reason.clone());
+    }
+    let doubts = run.all_doubts();
+    if doubts.is_empty() {
+        Verdict::Pass
+    } else {
+        Verdict::Inconclusive(doubts)
+    }
+}
+
+/// The line of a case: verdict, name, time, and the resources that matter most.
+#[must_use]
+pub fn line(run: &Run, name: &str, verdict: &Verdict) -> String {
+    let wall: f64 = run.open_wall.as_secs_f64()
+        + run
+            .steps
+            .iter()
+            .map(|step| step.wall.as_secs_f64())
+            .sum::<f64>();
+    let mut text = format!("{}  {name:<48} {wall:>6.2} s", verdict.word());
+    if let Some(over) = run.peak_over_baseline_bytes() {
+        let _ = write!(text, "  peak {:+.1} MiB", over as f64 / MIB as f64);
+    }
+    if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
+        if let (Some(before), Some(after)) =
+            (baseline.device.held_bytes(), settled.device.held_bytes())
+        {
+            let _ = write!(
+                text,
+                "  vram {:+}",
+                after.cast_signed() - before.cast_signed()
+            );
+        }
+        if let (Some(before), Some(after)) = (&baseline.process, &settled.process) {
+            let count = |process: &crate::probe::ProcessReading| {
+                process.descriptors.values().sum::<u64>().cast_signed()
+            };
+            let _ = write!(text, "  fd {:+}", count(after) - count(before));
+        }
+    }
+    text
+}
+
+/// Everything needed to act on a case that is not green.
+#[must_use]
+pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
+    let mut text = String::new();
+    match verdict {
+        Verdict::Pass => {}
+        Verdict::Skipped(reason) => {
+            let _ = writeln!(text, "  skipped: {reason}");
+        }
+        Verdict::Infrastructure(reason) => {
+            let _ = writeln!(text, "  infrastructure: {reason}");
+        }
+        Verdict::Inconclusive(reasons) => {
+            for reason in reasons {
+                let _ = writeln!(text, "  inconclusive: {reason}");
+            }
+        }
+        Verdict::Fail(violations) => {
+            for violation in violations.iter().take(SHOWN_VIOLATIONS) {
+                let _ = writeln!(text, "  {:<9} {}", violation.invariant, violation.message);
+            }
+            if let Some(more) = violations
+                .len()
+                .checked_sub(SHOWN_VIOLATIONS)
+                .filter(|more| *more > 0)
+            {
+                let _ = writeln!(text, "  and {more} more");
+            }
+        }
+    }
+    let settings: Vec<String> = run
+        .case
+        .settings
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let _ = writeln!(text, "  settings:  {}", settings.join(" "));
+    let _ = writeln!(text, "  device:    {:?}", run.case.gpu);
+    let _ = writeln!(text, "  steps:     open: {}", came_back(&run.open));
+    for step in &run.steps {
+        let _ = writeln!(
+            text,
+            "             {:>3} {:<40} {}",
+            step.number,
+            step.action.label(),
+            came_back(&step.outcome)
+        );
+    }
+    if let Some(ended) = &run.ended {
+        let _ = writeln!(text, "  ended:     {}", ended.exit);
+        for (stream, captured) in [("stderr", &ended.stderr), ("stdout", &ended.stdout)] {
+            let captured = captured.to_string();
+            if !captured.trim().is_empty() {
+                let _ = writeln!(text, "  {stream}:\n{}", indented(&captured));
+            }
+        }
+    }
+    let _ = writeln!(text, "  again:     {show_again}");
+    text
+}
+
+fn indented(text: &str) -> String {
+    let lines = text.lines().map(|line| format!("    | {line}\n"));
+    lines.collect::<String>().trim_end().to_owned()
+}
+
+fn came_back(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "ok".into(),
+        Outcome::Freed(reply) => format!(
+            "{}, {} bytes freed in {} moves",
+            reply.extent,
+            reply.freed_bytes,
+            reply.moves.len()
+        ),
+        Outcome::Served(reply) => format!("ok, {} recoveries", reply.recoveries),
+        Outcome::ReadBack(digests) => format!("ok, {} tensors", digests.len()),
+        Outcome::Failed(error) => format!("error {}: {}", error.kind, error.message),
+        Outcome::Misbehaved(finding) => finding.to_string(),
+        Outcome::NotRun => "not run".into(),
+    }
+}
+
+/// The table of origin.md: per request, wall time and RSS and USS at start, at end and at their peak, MiB.
+#[must_use]
+pub fn request_table(run: &Run) -> String {
+    let mut text = format!(
+        "{}: RSS and USS in MiB, start / end / peak\n",
+        run.case.id()
+    );
+    let _ = writeln!(
+        text,
+        "{:>4}  {:<36} {:>9}  {:>24}  {:>24}",
+        "step", "what", "ms", "RSS", "USS"
+    );
+    for step in &run.steps {
+        if let Some(row) = row(step) {
+            let _ = writeln!(text, "{row}");
+        }
+    }
+    text
+}
+
+fn row(step: &StepRecord) -> Option<String> {
+    let peak = step.peak.as_ref()?;
+    let before = step.before.process.as_ref()?;
+    let after = step.after.process.as_ref()?;
+    let mib = |bytes: u64| bytes as f64 / MIB as f64;
+    let triple = |start: u64, end: u64, peak: u64| {
+        format!(
+            "{:>7.1}/{:>7.1}/{:>7.1}",
+            mib(start),
+            mib(end),
+            mib(peak.max(start).max(end))
+        )
+    };
+    Some(format!(
+        "{:>4}  {:<36} {:>9.1}  {:>24}  {:>24}",
+        step.number,
+        step.action.label(),
+        step.wall.as_secs_f64() * 1000.0,
+        triple(before.rss_bytes(), after.rss_bytes(), peak.high_water_bytes),
+        triple(before.uss_bytes, after.uss_bytes, peak.uss_peak_bytes),
+    ))
+}
