@@ -7,7 +7,7 @@ const KIB: u64 = 1 << 10;
 fn block(bytes: u64) -> BlockFacts {
     BlockFacts {
         bytes,
-        file_bytes: bytes.next_multiple_of(4096),
+        file_bytes: bytes.checked_next_multiple_of(4096).unwrap_or(u64::MAX),
         copy: HostCopy::None,
     }
 }

@@ -288,12 +288,12 @@ fn slot_bytes(staging: &Given<u64>, threads: &Given<usize>) -> Result<u64, Error
         return Err(threads.invalid(format!("give 1 to {MAX_IO_THREADS} threads")));
     }
     if staging.value > MAX_STAGING_BYTES {
-        return Err(staging.invalid("more than 1 TiB cannot be pinned, give less"));
+        return Err(staging.invalid("give at most 1 TiB"));
     }
     let slot = staging.value / count / SLOT_GRANULE_BYTES * SLOT_GRANULE_BYTES;
     if slot < MIN_SLOT_BYTES {
         return Err(staging.invalid(format!(
-            "{count} I/O threads need 1 MiB each, give at least {count} MiB or use fewer threads"
+            "give at least {count} MiB, one for each I/O thread, or use fewer threads"
         )));
     }
     Ok(slot)
