@@ -4,7 +4,18 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::board::Board;
-use crate::layout::{ADDRESS_BASE, device_of};
+use crate::layout::{ADDRESS_BASE, DEVICE_REGION_BYTES, TABLE_BYTES, device_of};
+
+/// Where processes copy host memory through, behind the tables and before the first device.
+const SCRATCH_OFFSET: u64 = 1 << 40;
+/// Bytes for each process number there; they never exceed 2^22 (proc(5), pid_max).
+const SCRATCH_BYTES: u64 = 1 << 20;
+
+const _: () = {
+    assert!(WINDOW_BYTES as u64 <= SCRATCH_BYTES);
+    assert!(SCRATCH_OFFSET > TABLE_BYTES as u64);
+    assert!(SCRATCH_OFFSET + (SCRATCH_BYTES << 22) < DEVICE_REGION_BYTES);
+};
 
 /// Device to device copies and fills pass through a buffer of this size.
 const WINDOW_BYTES: usize = 256 * 1024;
@@ -71,6 +82,38 @@ impl Board {
         while done < bytes {
             let count = (bytes - done).min(WINDOW_BYTES as u64);
             self.write_device(address + done, &window[..count as usize])?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Copies host memory to host memory by system calls alone, so that a bad range is `EFAULT` and no crash. The bytes
+    /// pass through a part of the board that belongs to process `pid`, one call at a time.
+    pub fn copy_host(&self, pid: u32, to: &mut [u8], from: &[u8]) -> Result<(), Errno> {
+        let length = to.len().min(from.len());
+        let offset = SCRATCH_OFFSET + u64::from(pid) * SCRATCH_BYTES;
+        let mut done = 0;
+        while done < length {
+            let end = length.min(done + WINDOW_BYTES);
+            let count = match pwrite(self.descriptor(), &from[done..end], offset) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error),
+            };
+            let mut read = 0;
+            while read < count {
+                match pread(
+                    self.descriptor(),
+                    &mut to[done + read..done + count],
+                    offset + read as u64,
+                ) {
+                    Ok(0) => return Err(Errno::IO),
+                    Ok(more) => read += more,
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             done += count;
         }
         Ok(())
