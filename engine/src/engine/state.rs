@@ -42,9 +42,9 @@ pub(super) struct Model {
 pub(super) struct Block {
     pub(super) device: Option<DeviceBuffer>,
     pub(super) ram: Option<Arc<RamCopy>>,
-    pub(super) file: Option<Arc<FileCopy>>,
-    /// Of `file`'s contents.
+    /// Of `file`'s contents, and dropped before them.
     pub(super) map: Option<Arc<Mmap>>,
+    pub(super) file: Option<Arc<FileCopy>>,
     pub(super) path: Option<TransferPath>,
     pub(super) last_use: u64,
 }

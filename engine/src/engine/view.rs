@@ -224,6 +224,7 @@ impl FileBacking {
         let mut at = start;
         while at < end {
             let len = (buffer.len() as u64).min(end - at) as usize;
+            self.copy.range.check_len()?;
             self.copy.range.read_exact_at(&mut buffer[..len], at)?;
             take(&buffer[..len]);
             at += len as u64;
