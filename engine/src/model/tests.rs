@@ -1,1 +1,0 @@
-//! Manifests and safetensors files: what is refused, and how what is accepted lies.
