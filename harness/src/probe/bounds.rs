@@ -1,32 +1,25 @@
-//! What samples and the high-water mark together say about the peak of anonymous + shared memory.
+//! What samples, the high-water mark and page faults together say about the peak of anonymous + shared memory.
 //!
 //! The mark `VmHWM` is exact, but covers anonymous, shared *and* file pages: the peak asked for, A, is
 //! not among what the kernel records. Known per sample i are A_i, the file pages F_i, the mark H_i (the most that
-//! A + F have been since the mark was reset) and the processor time c_i that the process used since sample i − 1.
+//! A + F have been since the mark was reset at the start) and the page faults f_i since sample i − 1.
 //!
-//! - **Lower bound**, certain: the largest A_i. The kernel showed it.
+//! - **Lower bound**: the largest A_i. The kernel showed it.
 //! - **Upper bound**: the largest, over the spans between two samples, of the smaller of
-//!   - *by the mark*: H_i − min(F_{i−1}, F_i). A + F never passed H_i, so A is at most that unless F dipped below both
-//!     ends in between and came back. Such a dip costs processor time: in a span with more than
-//!     20 ms of it nothing is subtracted, and H_i alone is certain.
-//!   - *by the rate*: max(A_{i−1}, A_i) + 8 GiB/s · c_i. What came and went between two samples had to be faulted
-//!     in and filled by the process's own processor time, which one core does at 1 to 5.3 GiB/s
-//!     (measured with 4 KiB and 2 MiB pages; zeroing alone, without a copy, reaches 8.4).
+//!   - *by faults*: A_{i−1} + f_i pages. A private or shared page becomes resident by a fault, and subjects run with
+//!     transparent huge pages off, so that each brings in one page.
+//!   - *by the mark*: H_i − min(F_{i−1}, F_i) + f_i · 64 KiB. A + F never passed H_i, and file pages that left and came
+//!     back in between did so by faults, each of which maps 64 KiB around it at most.
 //!
-//!   The mark makes it exact while file pages stay as they are. The rate decides when they leave: when a 512 MiB map is dropped, the mark
-//!   still shows it. The mark is then reset, so that it binds again. Between its last reading and the reset it is
-//!   blind, and only the rate holds: microseconds, so some hundred KiB.
+//! Neither depends on how often a sample is taken: on a busy machine spans grow, faults do not. File pages hardly matter
+//! to the first bound (a fault brings 16 of them), slots that are used again do not matter at all.
 //!
-//! Not seen: what children of the process hold, swapped pages, and pages that bypass these counters (device mappings).
+//! Not seen: what children of the process hold, swapped pages, and pages that a device driver maps without a fault.
 
 use super::ProcessMemory;
-use std::time::Duration;
 
-/// Most bytes per second of its own processor time that a process can fill and release again.
-pub const UPPER_BOUND_RATE_BYTES_PER_S: u64 = 8 << 30;
-
-/// Processor time in which a process could drop file pages, fill as much private memory, release it and map the pages anew.
-const DIP_CPU: Duration = Duration::from_millis(20);
+/// Most file pages that one fault maps around it, bytes (the kernel's default of `fault_around_bytes`).
+const FAULT_AROUND_BYTES: u64 = 64 << 10;
 
 /// Whether a peak stayed within a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +28,7 @@ pub enum PeakVerdict {
     Within,
     /// The lower bound does not.
     Exceeded,
-    /// The limit lies between the bounds: file pages came and went, or sampling was starved.
+    /// The limit lies between the bounds.
     Undecided,
 }
 
@@ -43,6 +36,7 @@ pub enum PeakVerdict {
 #[derive(Clone, Debug)]
 pub(super) struct PeakBounds {
     last: ProcessMemory,
+    page_bytes: u64,
     pub(super) lower_bytes: u64,
     pub(super) upper_bytes: u64,
     pub(super) file_peak_bytes: u64,
@@ -51,9 +45,10 @@ pub(super) struct PeakBounds {
 
 impl PeakBounds {
     /// The first sample, taken right after the mark was reset.
-    pub(super) fn start(memory: ProcessMemory) -> Self {
+    pub(super) fn start(memory: ProcessMemory, page_bytes: u64) -> Self {
         Self {
             last: memory,
+            page_bytes,
             lower_bytes: memory.anon_shared_bytes(),
             upper_bytes: memory.anon_shared_bytes(),
             file_peak_bytes: memory.file_bytes,
@@ -61,41 +56,29 @@ impl PeakBounds {
         }
     }
 
-    /// The next sample, and the processor time that the process used since the one before.
-    /// `mark_holds` is false when the mark was reset, or could not be, since the one before.
-    pub(super) fn span(&mut self, memory: ProcessMemory, cpu: Duration, mark_holds: bool) {
+    /// The next sample, and the page faults since the one before. `mark_holds` is false when the mark could not be reset.
+    pub(super) fn span(&mut self, memory: ProcessMemory, faults: u64, mark_holds: bool) {
         let (before, after) = (self.last.anon_shared_bytes(), memory.anon_shared_bytes());
-        let floor = if cpu > DIP_CPU {
-            0
-        } else {
-            self.last.file_bytes.min(memory.file_bytes)
-        };
-        // The mark does not count huge pages: what either end showed of them is added.
+        // A huge page comes with one fault and is not in the mark: what either end showed of them is added.
         let huge = self.last.hugetlb_bytes.max(memory.hugetlb_bytes);
+        let by_faults = before.saturating_add(faults.saturating_mul(self.page_bytes)) + huge;
+        let returned = faults.saturating_mul(FAULT_AROUND_BYTES);
+        let floor = self
+            .last
+            .file_bytes
+            .min(memory.file_bytes)
+            .saturating_sub(returned);
         let by_mark = memory.high_water_bytes.saturating_sub(floor) + huge;
-        let filled = cpu.as_nanos() * u128::from(UPPER_BOUND_RATE_BYTES_PER_S) / 1_000_000_000;
-        let by_rate = before
-            .max(after)
-            .saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
         let upper = if mark_holds {
-            by_mark.min(by_rate)
+            by_mark.min(by_faults)
         } else {
-            by_rate
+            by_faults
         };
         self.lower_bytes = self.lower_bytes.max(after);
         self.upper_bytes = self.upper_bytes.max(upper).max(self.lower_bytes);
         self.file_peak_bytes = self.file_peak_bytes.max(memory.file_bytes);
         self.high_water_bytes = self.high_water_bytes.max(memory.high_water_bytes);
         self.last = memory;
-    }
-
-    /// File pages that the mark still shows although they left.
-    pub(super) fn stale_mark_bytes(&self) -> u64 {
-        let below_mark = self
-            .last
-            .high_water_bytes
-            .saturating_sub(self.last.resident_bytes());
-        below_mark.min(self.file_peak_bytes.saturating_sub(self.last.file_bytes))
     }
 }
 
@@ -111,11 +94,13 @@ pub(super) fn judge(lower_bytes: u64, upper_bytes: u64, limit_bytes: u64) -> Pea
 
 #[cfg(test)]
 mod tests {
-    //! Histories of a process, told sample by sample, in MiB.
+    //! Histories of a process, told sample by sample, in MiB; 256 faults bring in one MiB.
     use super::*;
     use PeakVerdict::{Exceeded, Undecided, Within};
 
     const MIB: u64 = 1 << 20;
+    const PAGE_BYTES: u64 = 4096;
+    const FAULTS_PER_MIB: u64 = MIB / PAGE_BYTES;
 
     impl PeakBounds {
         fn judge(&self, limit_bytes: u64) -> PeakVerdict {
@@ -132,66 +117,54 @@ mod tests {
         }
     }
 
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
     #[test]
-    fn with_steady_file_pages_the_mark_shows_what_no_sample_saw() {
+    fn what_no_sample_saw_shows_in_the_mark_and_in_faults() {
         // 64 MiB came and went between two samples.
-        let mut bounds = PeakBounds::start(memory(10, 5, 15));
-        bounds.span(memory(10, 5, 79), ms(12), true);
-        assert_eq!(
-            (bounds.lower_bytes, bounds.upper_bytes),
-            (10 * MIB, 74 * MIB)
-        );
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        bounds.span(memory(10, 5, 79), 64 * FAULTS_PER_MIB, true);
+        assert_eq!(bounds.lower_bytes, 10 * MIB);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
         assert_eq!(bounds.judge(74 * MIB), Within);
         assert_eq!(bounds.judge(9 * MIB), Exceeded);
     }
 
     #[test]
-    fn file_pages_that_come_are_not_taken_for_private_memory() {
-        let mut bounds = PeakBounds::start(memory(10, 5, 15));
-        for step in 1..=64 {
-            let file = 5 + step * 8;
-            bounds.span(memory(10, file, 10 + file), ms(1), true);
-        }
-        assert_eq!(bounds.judge(18 * MIB), Within);
-        assert_eq!(bounds.file_peak_bytes, 517 * MIB);
+    fn a_slot_that_is_faulted_in_again_and_again_is_bounded_by_the_mark() {
+        let mut bounds = PeakBounds::start(memory(10, 0, 10), PAGE_BYTES);
+        bounds.span(memory(10, 0, 14), 400 * FAULTS_PER_MIB, true);
+        assert_eq!(bounds.judge(14 * MIB), Within);
     }
 
     #[test]
-    fn file_pages_that_leave_are_not_taken_for_private_memory() {
-        let mut bounds = PeakBounds::start(memory(10, 512, 522));
-        bounds.span(memory(10, 3, 522), ms(1), true);
-        assert_eq!(bounds.judge(19 * MIB), Within);
-        assert!(bounds.stale_mark_bytes() > 500 * MIB);
-        // The mark is reset, blind for 0.02 ms.
-        bounds.span(memory(10, 3, 13), Duration::from_micros(20), false);
-        assert_eq!(bounds.stale_mark_bytes(), 0);
-        bounds.span(memory(10, 3, 13), ms(900), true);
-        assert_eq!(bounds.judge(19 * MIB), Within);
+    fn file_pages_that_come_and_leave_unseen_are_not_taken_for_private_memory() {
+        // 512 MiB of file pages, 64 KiB a fault.
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        bounds.span(memory(10, 5, 527), 512 * 16, true);
+        assert_eq!(bounds.judge(42 * MIB), Within);
+        bounds.span(memory(10, 517, 527), 16, true);
+        bounds.span(memory(10, 3, 527), 0, true);
+        assert_eq!(bounds.judge(42 * MIB), Within);
+        assert_eq!(bounds.file_peak_bytes, 517 * MIB);
     }
 
     #[test]
     fn a_copy_in_place_of_file_pages_that_left_is_not_within() {
         // 64 MiB of file pages left, 64 MiB were copied and released, the pages came back: the mark stays.
-        let mut bounds = PeakBounds::start(memory(10, 69, 79));
-        bounds.span(memory(10, 69, 79), ms(25), true);
+        let mut bounds = PeakBounds::start(memory(10, 69, 79), PAGE_BYTES);
+        bounds.span(memory(10, 69, 79), 64 * FAULTS_PER_MIB + 64 * 16, true);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
         // Only the pages' leaving was seen.
-        let mut bounds = PeakBounds::start(memory(10, 69, 79));
-        bounds.span(memory(10, 5, 79), ms(12), true);
+        let mut bounds = PeakBounds::start(memory(10, 69, 79), PAGE_BYTES);
+        bounds.span(memory(10, 5, 79), 64 * FAULTS_PER_MIB, true);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
     }
 
     #[test]
-    fn without_a_mark_the_rate_alone_bounds_the_peak() {
-        let mut bounds = PeakBounds::start(memory(10, 5, 600));
-        bounds.span(memory(10, 5, 600), ms(1), false);
-        assert_eq!(bounds.judge(18 * MIB), Undecided);
-        assert_eq!(bounds.judge(19 * MIB), Within);
+    fn without_a_mark_faults_alone_bound_the_peak() {
+        let mut bounds = PeakBounds::start(memory(10, 5, 600), PAGE_BYTES);
+        bounds.span(memory(10, 5, 600), 8 * FAULTS_PER_MIB, false);
+        assert_eq!(bounds.judge(17 * MIB), Undecided);
+        assert_eq!(bounds.judge(18 * MIB), Within);
     }
 
     #[test]
@@ -200,9 +173,9 @@ mod tests {
             hugetlb_bytes: 64 * MIB,
             ..memory(10, 5, 15)
         };
-        let mut bounds = PeakBounds::start(memory(10, 5, 15));
-        bounds.span(huge, ms(1), true);
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        bounds.span(huge, 32, true);
         assert_eq!(bounds.judge(73 * MIB), Exceeded);
-        assert_eq!(bounds.judge(74 * MIB), Within);
+        assert_eq!(bounds.judge(77 * MIB), Within);
     }
 }

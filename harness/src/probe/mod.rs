@@ -3,13 +3,14 @@
 //! Every probe says so when the process is gone: silence would read as "all is well".
 
 mod bounds;
+mod faults;
 mod files;
 mod memory;
 mod peak;
 mod process;
 mod writes;
 
-pub use bounds::{PeakVerdict, UPPER_BOUND_RATE_BYTES_PER_S};
+pub use bounds::PeakVerdict;
 pub use files::{FileEntry, FileKind, FilesReading, files};
 pub use memory::ProcessMemory;
 pub use peak::{PeakReading, PeakWatch};

@@ -2,11 +2,14 @@
 
 use super::{
     ProbeError,
-    bounds::{PeakBounds, PeakVerdict, judge},
+    bounds::{MarkLag, PeakBounds, PeakVerdict, judge},
     memory::ProcessMemory,
     process::{memory, uss},
 };
-use nix::time::ClockId;
+use nix::{
+    time::ClockId,
+    unistd::{SysconfVar, sysconf},
+};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
@@ -18,9 +21,6 @@ use std::{
 const SAMPLE_EVERY: Duration = Duration::from_millis(1);
 const USS_EVERY: Duration = Duration::from_millis(20);
 
-/// Stale file pages in the high-water mark that are worth a reset, which is blind for some microseconds.
-const STALE_MARK_BYTES: u64 = 1 << 20;
-
 /// What one step did to a process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeakReading {
@@ -28,7 +28,7 @@ pub struct PeakReading {
     pub start: ProcessMemory,
     /// At the end.
     pub end: ProcessMemory,
-    /// The most that anonymous, shared and file pages have been together, bytes. Exact when `reset`.
+    /// The most that anonymous, shared and file pages have been together, bytes; since the start when `reset`.
     pub high_water_bytes: u64,
     /// Largest sample of anonymous + shared memory: the lower bound of its peak, bytes.
     pub sampled_anon_shared_peak_bytes: u64,
@@ -44,16 +44,15 @@ pub struct PeakReading {
     pub uss_end_bytes: u64,
     /// Samples taken.
     pub samples: u64,
-    /// Whether the mark could be reset; without it, only samples and the rate bound the peak.
+    /// Whether the mark could be reset; without it, only samples and faults bound the peak.
     pub reset: bool,
 }
 
 impl PeakReading {
     /// Bounds of the peak of anonymous + shared memory, bytes: `(lower, upper)`.
     ///
-    /// Lower is the largest sample: certain. Upper rests on the high-water mark less the file pages that
-    /// were resident on both sides of each 1 ms span, or, where those left, on how fast a process can
-    /// fill memory; a copy of 64 MiB within the step is always above it.
+    /// Lower is the largest sample. Upper rests on page faults and on the high-water mark less the file pages in it; what
+    /// was copied whole into private memory within the step is always in it.
     #[must_use]
     pub fn anon_shared_bounds(&self) -> (u64, u64) {
         (
@@ -129,8 +128,9 @@ struct Sampler {
     pid: u32,
     status: File,
     text: Vec<u8>,
-    clock: ClockId,
-    cpu: Duration,
+    counter: FaultCounter,
+    /// Read before the last sample of memory: no fault falls between two spans.
+    faults: u64,
     bounds: PeakBounds,
     start: ProcessMemory,
     uss_start_bytes: u64,
@@ -142,14 +142,15 @@ struct Sampler {
 
 impl Sampler {
     fn start(pid: u32) -> Result<Self, ProbeError> {
-        let gone = |_| ProbeError::Gone { pid };
         let uss_bytes = uss(pid)?;
         let status = File::open(format!("/proc/{pid}/status"))
             .map_err(|error| ProbeError::of(pid, "status", error))?;
-        let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid.cast_signed()))
-            .map_err(gone)?;
+        let counter =
+            FaultCounter::open(pid).map_err(|error| ProbeError::of(pid, "stat", error))?;
         let reset = reset_high_water(pid);
-        let cpu = cpu_time(clock).map_err(gone)?;
+        let faults = counter
+            .read()
+            .map_err(|error| ProbeError::of(pid, "stat", error))?;
         let start = memory(pid)?;
         Ok(Self {
             pid,
@@ -157,7 +158,7 @@ impl Sampler {
             text: vec![0; 4096],
             clock,
             cpu,
-            bounds: PeakBounds::start(start),
+            bounds: PeakBounds::start(start, mark_lag()),
             start,
             uss_start_bytes: uss_bytes,
             uss_peak_bytes: uss_bytes,
@@ -168,26 +169,28 @@ impl Sampler {
     }
 
     fn sample(&mut self) -> Result<(), ProbeError> {
-        self.span(self.reset)?;
-        if self.reset && self.bounds.stale_mark_bytes() >= STALE_MARK_BYTES {
-            self.reset = reset_high_water(self.pid);
-            self.span(false)?;
-        }
+        self.span()?;
         if self.uss_read.elapsed() >= USS_EVERY {
             self.read_uss()?;
         }
         Ok(())
     }
 
-    /// The processor time is read after the memory: it covers the whole span, and a little of the next.
-    fn span(&mut self, mark_holds: bool) -> Result<(), ProbeError> {
+    fn span(&mut self) -> Result<(), ProbeError> {
+        let before = self.read_faults()?;
         let memory = self.read_memory()?;
-        let cpu = cpu_time(self.clock).map_err(|_| ProbeError::Gone { pid: self.pid })?;
+        let after = self.read_faults()?;
         self.bounds
-            .span(memory, cpu.saturating_sub(self.cpu), mark_holds);
-        self.cpu = cpu;
+            .span(memory, after.saturating_sub(self.faults), self.reset);
+        self.faults = before;
         self.samples += 1;
         Ok(())
+    }
+
+    fn read_faults(&self) -> Result<u64, ProbeError> {
+        self.counter
+            .read()
+            .map_err(|error| ProbeError::of(self.pid, "stat", error))
     }
 
     fn read_memory(&mut self) -> Result<ProcessMemory, ProbeError> {
@@ -212,7 +215,7 @@ impl Sampler {
     }
 
     fn finish(mut self) -> Result<PeakReading, ProbeError> {
-        self.span(self.reset)?;
+        self.span()?;
         let end = self.read_memory()?;
         let uss_end_bytes = self.read_uss()?;
         Ok(PeakReading {
@@ -236,7 +239,7 @@ fn reset_high_water(pid: u32) -> bool {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok()
 }
 
-/// Processor time of all threads of a process; `ESRCH` once it has ended.
-fn cpu_time(clock: ClockId) -> nix::Result<Duration> {
-    Ok(Duration::from(nix::time::clock_gettime(clock)?))
+fn page_bytes() -> u64 {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    page.ok().flatten().map_or(4096, i64::cast_unsigned)
 }

@@ -1,14 +1,23 @@
-//! Bytes that a process passed to write calls.
+//! File bytes that a process wrote.
 
 use super::ProbeError;
 use procfs::process::Process;
 
-/// Reads `wchar` of `/proc/PID/io`: bytes that the process has passed to write calls, whether or not they reached a disk.
+/// Reads `write_bytes` of `/proc/PID/io`: bytes of pages on disk filesystems that the process made dirty or wrote
+/// directly. Unlike `wchar` it does not count sockets, and not the emulated GPU's board, which is written through the same
+/// calls. A page that is overwritten while it is still dirty counts once.
 ///
 /// # Errors
 /// [`ProbeError::Gone`] when it has ended.
 pub fn written_bytes(pid: u32) -> Result<u64, ProbeError> {
     let io = Process::new(pid.cast_signed()).and_then(|process| process.io());
-    io.map(|io| io.wchar)
-        .map_err(|error| ProbeError::of_procfs(pid, "io", error))
+    let bytes = io
+        .map(|io| io.write_bytes)
+        .map_err(|error| ProbeError::of_procfs(pid, "io", error))?;
+    // A zombie still shows its counters.
+    if super::lives(pid) {
+        Ok(bytes)
+    } else {
+        Err(ProbeError::Gone { pid })
+    }
 }

@@ -89,7 +89,14 @@ impl Client {
         let clock = Clock { start, deadline };
         self.send(verb, &line, clock, process)?;
         let line = self.receive(verb, clock, process)?;
-        let outcome = reply::judge(verb, id, &line)?;
+        let outcome = reply::judge(verb, id, &line).map_err(|finding| match finding {
+            // The reply to an earlier request again: it has been answered already.
+            Finding::WrongId { got, .. } if got < id => Finding::SecondReply {
+                after: self.answered,
+                line: reply::excerpt(&line),
+            },
+            other => other,
+        })?;
         self.answered = verb;
         self.unasked()?;
         Ok(outcome)

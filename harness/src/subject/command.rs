@@ -133,6 +133,8 @@ pub(super) fn start(
 fn prepare(harness: Pid, socket: RawFd, limits: Limits) -> io::Result<()> {
     setsid()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // Peaks are bounded by page faults (`probe/bounds.rs`): one fault, one page.
+    prctl::set_thp_disable(true)?;
     // The harness may have died before the line above; nobody would send the signal then.
     if getppid() != harness {
         return Err(io::ErrorKind::BrokenPipe.into());

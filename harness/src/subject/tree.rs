@@ -14,7 +14,7 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, waitpid},
     },
-    unistd::{Pid, getsid},
+    unistd::Pid,
 };
 use procfs::process::{Process, Stat};
 use std::{
@@ -151,25 +151,7 @@ impl Tree {
             }
             members.is_empty().then_some(())
         });
-        reap_strays();
         ended.is_some()
-    }
-}
-
-/// Reaps zombies that became the harness's by adoption and bear no sign of whose they were: no status of theirs is
-/// anyone's. Children that other code started share the harness's session; subjects are registered.
-fn reap_strays() {
-    let harness = std::process::id();
-    let subjects = subjects();
-    let session = getsid(None).map_or(0, Pid::as_raw);
-    for pid in children(harness) {
-        if subjects.contains(&pid) {
-            continue;
-        }
-        let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
-        if stat.is_ok_and(|stat| dead(&stat) && stat.session != session) {
-            let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
-        }
     }
 }
 

@@ -1,0 +1,46 @@
+//! Supervision and probes, tried on real processes.
+//!
+//! The executable is three things: without a role it runs the tests; as `rogue BEHAVIOUR` it is a subject that behaves in that way; as
+//! `harness DIRECTORY` it is a harness with one subject, to be killed.
+// Clippy does not see that a target with its own `main` is a test.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod findings;
+mod isolation;
+mod peaks;
+mod probes;
+mod rogue;
+mod trees;
+mod withheld;
+
+use libtest_mimic::{Arguments, Trial};
+use std::{env, process::ExitCode};
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    match (args.next().as_deref(), args.next()) {
+        (Some("rogue"), Some(behaviour)) => rogue::run(&behaviour),
+        (Some("harness"), Some(directory)) => isolation::run_harness(directory.as_ref()),
+        _ => {
+            let trials = [
+                findings::tests(),
+                trees::tests(),
+                isolation::tests(),
+                probes::tests(),
+                peaks::tests(),
+                withheld::tests(),
+            ];
+            let trials = trials.into_iter().flatten().collect();
+            libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+        }
+    }
+}
+
+/// A test, which fails by panicking.
+fn trial(name: &'static str, body: fn()) -> Trial {
+    Trial::test(name, move || {
+        body();
+        Ok(())
+    })
+}
