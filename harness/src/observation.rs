@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Reading {
     /// The process, unless it is gone.
     pub process: Option<ProcessReading>,
-    /// Bytes that the process has passed to write calls since it started.
+    /// File bytes that the process has written since it started.
     pub written_bytes: u64,
     /// The device.
     pub device: DeviceReading,

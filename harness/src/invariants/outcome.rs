@@ -83,7 +83,7 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
             | Outcome::Freed(_)
             | Outcome::Served(_)
             | Outcome::ReadBack(_)
-            | Outcome::NotRun => {}
+            | Outcome::NotRun => wrong.push(format!("{verb}: an answer that does not fit")),
         }
     }
     if let Some(ended) = &run.ended {

@@ -11,6 +11,7 @@
 //!   - *by the mark*: H_i − min(F_{i−1}, F_i) + f_i · 64 KiB. A + F never passed H_i, and file pages that left and came
 //!     back in between did so by faults, each of which maps 64 KiB around it at most.
 //!
+//! The kernel keeps the mark from counters that may lag by a batch of pages per processor; that lag is added.
 //! Neither depends on how often a sample is taken: on a busy machine spans grow, faults do not. File pages hardly matter
 //! to the first bound (a fault brings 16 of them), slots that are used again do not matter at all.
 //!
@@ -32,11 +33,25 @@ pub enum PeakVerdict {
     Undecided,
 }
 
+/// How the machine counts pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageUnits {
+    pub(super) page_bytes: u64,
+    pub(super) cpus: u64,
+}
+
+impl PageUnits {
+    /// What the counters behind the mark may lag by: a batch per processor [linux lib/percpu_counter.c].
+    fn lag_bytes(self) -> u64 {
+        self.cpus * (2 * self.cpus).max(32) * self.page_bytes
+    }
+}
+
 /// The two bounds, narrowed span by span.
 #[derive(Clone, Debug)]
 pub(super) struct PeakBounds {
     last: ProcessMemory,
-    page_bytes: u64,
+    units: PageUnits,
     pub(super) lower_bytes: u64,
     pub(super) upper_bytes: u64,
     pub(super) file_peak_bytes: u64,
@@ -45,10 +60,10 @@ pub(super) struct PeakBounds {
 
 impl PeakBounds {
     /// The first sample, taken right after the mark was reset.
-    pub(super) fn start(memory: ProcessMemory, page_bytes: u64) -> Self {
+    pub(super) fn start(memory: ProcessMemory, units: PageUnits) -> Self {
         Self {
             last: memory,
-            page_bytes,
+            units,
             lower_bytes: memory.anon_shared_bytes(),
             upper_bytes: memory.anon_shared_bytes(),
             file_peak_bytes: memory.file_bytes,
@@ -61,14 +76,15 @@ impl PeakBounds {
         let (before, after) = (self.last.anon_shared_bytes(), memory.anon_shared_bytes());
         // A huge page comes with one fault and is not in the mark: what either end showed of them is added.
         let huge = self.last.hugetlb_bytes.max(memory.hugetlb_bytes);
-        let by_faults = before.saturating_add(faults.saturating_mul(self.page_bytes)) + huge;
+        let by_faults = before.saturating_add(faults.saturating_mul(self.units.page_bytes)) + huge;
         let returned = faults.saturating_mul(FAULT_AROUND_BYTES);
         let floor = self
             .last
             .file_bytes
             .min(memory.file_bytes)
             .saturating_sub(returned);
-        let by_mark = memory.high_water_bytes.saturating_sub(floor) + huge;
+        let mark = memory.high_water_bytes + self.units.lag_bytes();
+        let by_mark = mark.saturating_sub(floor) + huge;
         let upper = if mark_holds {
             by_mark.min(by_faults)
         } else {
@@ -99,8 +115,12 @@ mod tests {
     use PeakVerdict::{Exceeded, Undecided, Within};
 
     const MIB: u64 = 1 << 20;
-    const PAGE_BYTES: u64 = 4096;
-    const FAULTS_PER_MIB: u64 = MIB / PAGE_BYTES;
+    /// No lag: that is another test's.
+    const UNITS: PageUnits = PageUnits {
+        page_bytes: 4096,
+        cpus: 0,
+    };
+    const FAULTS_PER_MIB: u64 = MIB / UNITS.page_bytes;
 
     impl PeakBounds {
         fn judge(&self, limit_bytes: u64) -> PeakVerdict {
@@ -120,7 +140,7 @@ mod tests {
     #[test]
     fn what_no_sample_saw_shows_in_the_mark_and_in_faults() {
         // 64 MiB came and went between two samples.
-        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), UNITS);
         bounds.span(memory(10, 5, 79), 64 * FAULTS_PER_MIB, true);
         assert_eq!(bounds.lower_bytes, 10 * MIB);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
@@ -130,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_faulted_in_again_and_again_is_bounded_by_the_mark() {
-        let mut bounds = PeakBounds::start(memory(10, 0, 10), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 0, 10), UNITS);
         bounds.span(memory(10, 0, 14), 400 * FAULTS_PER_MIB, true);
         assert_eq!(bounds.judge(14 * MIB), Within);
     }
@@ -138,7 +158,7 @@ mod tests {
     #[test]
     fn file_pages_that_come_and_leave_unseen_are_not_taken_for_private_memory() {
         // 512 MiB of file pages, 64 KiB a fault.
-        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), UNITS);
         bounds.span(memory(10, 5, 527), 512 * 16, true);
         assert_eq!(bounds.judge(42 * MIB), Within);
         bounds.span(memory(10, 517, 527), 16, true);
@@ -150,18 +170,18 @@ mod tests {
     #[test]
     fn a_copy_in_place_of_file_pages_that_left_is_not_within() {
         // 64 MiB of file pages left, 64 MiB were copied and released, the pages came back: the mark stays.
-        let mut bounds = PeakBounds::start(memory(10, 69, 79), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 69, 79), UNITS);
         bounds.span(memory(10, 69, 79), 64 * FAULTS_PER_MIB + 64 * 16, true);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
         // Only the pages' leaving was seen.
-        let mut bounds = PeakBounds::start(memory(10, 69, 79), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 69, 79), UNITS);
         bounds.span(memory(10, 5, 79), 64 * FAULTS_PER_MIB, true);
         assert_eq!(bounds.judge(73 * MIB), Undecided);
     }
 
     #[test]
     fn without_a_mark_faults_alone_bound_the_peak() {
-        let mut bounds = PeakBounds::start(memory(10, 5, 600), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 5, 600), UNITS);
         bounds.span(memory(10, 5, 600), 8 * FAULTS_PER_MIB, false);
         assert_eq!(bounds.judge(17 * MIB), Undecided);
         assert_eq!(bounds.judge(18 * MIB), Within);
@@ -173,9 +193,18 @@ mod tests {
             hugetlb_bytes: 64 * MIB,
             ..memory(10, 5, 15)
         };
-        let mut bounds = PeakBounds::start(memory(10, 5, 15), PAGE_BYTES);
+        let mut bounds = PeakBounds::start(memory(10, 5, 15), UNITS);
         bounds.span(huge, 32, true);
         assert_eq!(bounds.judge(73 * MIB), Exceeded);
         assert_eq!(bounds.judge(77 * MIB), Within);
+    }
+
+    #[test]
+    fn the_mark_may_lag_by_a_batch_per_processor() {
+        let units = PageUnits { cpus: 2, ..UNITS };
+        let mut bounds = PeakBounds::start(memory(10, 0, 10), units);
+        bounds.span(memory(10, 0, 12), 400 * FAULTS_PER_MIB, true);
+        assert_eq!(bounds.judge(12 * MIB), Undecided);
+        assert_eq!(bounds.judge(12 * MIB + 2 * 32 * 4096), Within);
     }
 }

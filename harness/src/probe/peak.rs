@@ -2,14 +2,12 @@
 
 use super::{
     ProbeError,
-    bounds::{MarkLag, PeakBounds, PeakVerdict, judge},
+    bounds::{PageUnits, PeakBounds, PeakVerdict, judge},
+    faults::FaultCounter,
     memory::ProcessMemory,
     process::{memory, uss},
 };
-use nix::{
-    time::ClockId,
-    unistd::{SysconfVar, sysconf},
-};
+use nix::unistd::{SysconfVar, sysconf};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
@@ -156,9 +154,9 @@ impl Sampler {
             pid,
             status,
             text: vec![0; 4096],
-            clock,
-            cpu,
-            bounds: PeakBounds::start(start, mark_lag()),
+            counter,
+            faults,
+            bounds: PeakBounds::start(start, page_units()),
             start,
             uss_start_bytes: uss_bytes,
             uss_peak_bytes: uss_bytes,
@@ -239,7 +237,10 @@ fn reset_high_water(pid: u32) -> bool {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok()
 }
 
-fn page_bytes() -> u64 {
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    page.ok().flatten().map_or(4096, i64::cast_unsigned)
+fn page_units() -> PageUnits {
+    let of = |variable| sysconf(variable).ok().flatten().map(i64::cast_unsigned);
+    PageUnits {
+        page_bytes: of(SysconfVar::PAGE_SIZE).unwrap_or(4096),
+        cpus: of(SysconfVar::_NPROCESSORS_CONF).unwrap_or(1),
+    }
 }

@@ -1,0 +1,122 @@
+//! Requests of actions, and calls whose results are read as the protocol says.
+
+use super::session::{Session, Stop};
+use crate::{
+    case::{Action, Amount},
+    observation::Outcome,
+    subject::{CallOutcome, Finding},
+};
+use serde::de::DeserializeOwned;
+use spillproof_protocol::{
+    FreeMemoryArgs, HelloReply, LoadArgs, ModelArgs, ModifyArgs, NoArgs, OpenReply, Request,
+    RequestArgs, RequestedBytes, StatusReply,
+};
+
+impl Session<'_> {
+    /// The request of an action; none for what is done to the device beside the subject.
+    pub(super) fn request_for(
+        &self,
+        action: &Action,
+        status: &StatusReply,
+    ) -> Result<Option<Request>, Stop> {
+        Ok(Some(match action.clone() {
+            Action::Load { model } => {
+                let found = self.model(&model)?;
+                let (manifest, safetensors) = match found.file {
+                    Some(file) => (None, Some(file.path)),
+                    None => (Some(found.manifest), None),
+                };
+                Request::Load(LoadArgs {
+                    model,
+                    manifest,
+                    safetensors,
+                })
+            }
+            Action::Request {
+                model,
+                workspace_bytes,
+            } => Request::Request(RequestArgs {
+                model,
+                workspace_bytes,
+                digests: true,
+            }),
+            Action::Modify {
+                model,
+                tensor,
+                fill,
+            } => Request::Modify(ModifyArgs {
+                model,
+                tensor,
+                fill,
+            }),
+            Action::Free { bytes, model, .. } => {
+                let scope = status
+                    .models
+                    .iter()
+                    .filter(|found| model.as_ref().is_none_or(|name| *name == found.name));
+                let loaded: u64 = scope.map(|found| found.device_bytes).sum();
+                let bytes = match bytes {
+                    Amount::Unsaid => None,
+                    Amount::Of(bytes) => Some(bytes),
+                    Amount::Loaded => Some(RequestedBytes::Whole(loaded)),
+                    Amount::LoadedButOne => Some(RequestedBytes::Whole(loaded.saturating_sub(1))),
+                };
+                Request::FreeMemory(FreeMemoryArgs { bytes, model })
+            }
+            Action::ReadBack { model } => Request::ReadBack(ModelArgs { model }),
+            Action::Drop { model } => Request::Drop(ModelArgs { model }),
+            Action::Ballast { .. } | Action::ReleaseBallast => return Ok(None),
+        }))
+    }
+    pub(super) fn status(&mut self) -> Result<StatusReply, Stop> {
+        match self.ask(&Request::Status(NoArgs {})) {
+            Ok(status) => Ok(status),
+            Err(outcome) => {
+                self.run.asides.push(("status", outcome));
+                Err(Stop::Recorded)
+            }
+        }
+    }
+    /// Calls a verb and reads its result; what is not of the documented form is a finding.
+    pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Outcome> {
+        match self.subject.call(request, self.run.case.limits.call) {
+            Ok(CallOutcome::Ok(value)) => {
+                serde_json::from_value(value).map_err(|error| malformed(request, &error))
+            }
+            Ok(CallOutcome::Error(error)) => Err(Outcome::Failed(error)),
+            Err(finding) => Err(Outcome::Misbehaved(finding)),
+        }
+    }
+
+    pub(super) fn call(&mut self, request: &Request) -> Outcome {
+        let outcome = match request {
+            Request::FreeMemory(_) => self.ask(request).map(Outcome::Freed),
+            Request::Request(_) => self.ask(request).map(Outcome::Served),
+            Request::ReadBack(_) => self
+                .ask(request)
+                .map(|reply: spillproof_protocol::ReadBackReply| Outcome::ReadBack(reply.digests)),
+            Request::Load(_) => self
+                .ask(request)
+                .map(|_: spillproof_protocol::LoadReply| Outcome::Done),
+            Request::Open(_) => self.ask(request).map(|reply: OpenReply| {
+                self.run.staging_bytes =
+                    reply.staging_bytes.min(self.run.case.limits.staging_bytes);
+                Outcome::Done
+            }),
+            Request::Hello(_) => self.ask(request).map(|_: HelloReply| Outcome::Done),
+            Request::Status(_) => self.ask(request).map(|_: StatusReply| Outcome::Done),
+            Request::Modify(_) | Request::Drop(_) | Request::Quit(_) => self
+                .ask(request)
+                .map(|_: spillproof_protocol::Done| Outcome::Done),
+        };
+        outcome.unwrap_or_else(|failure| failure)
+    }
+}
+
+fn malformed(request: &Request, error: &serde_json::Error) -> Outcome {
+    Outcome::Misbehaved(Finding::MalformedReply {
+        verb: request.verb(),
+        reason: error.to_string(),
+        line: String::new(),
+    })
+}

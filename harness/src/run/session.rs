@@ -1,0 +1,219 @@
+//! A subject at work: from `hello` to `quit`, in the order that ARCHITECTURE.md describes.
+
+use super::Bench;
+use crate::{
+    ballast::Ballast,
+    case::{Action, Amount, Destinations, Expect, MIB},
+    device::DeviceUnderTest,
+    error::HarnessError,
+    invariants,
+    observation::{Outcome, Phase, Run},
+    probe::ProbeError,
+    sandbox::Sandbox,
+    settle::settle,
+    shadow::Shadow,
+    subject::Subject,
+};
+use spillproof_protocol::{
+    Capability, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION, Request,
+};
+use std::{collections::BTreeMap, time::Instant};
+
+/// The model that brings a subject to its working size before the baseline is read.
+pub(super) const WARM_UP: &str = "warm-up";
+
+/// A subject at work.
+pub(super) struct Session<'a> {
+    pub(super) run: &'a mut Run,
+    pub(super) subject: Subject,
+    pub(super) device: &'a DeviceUnderTest,
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) bench: &'a Bench,
+    pub(super) ordinal: u32,
+    pub(super) ballast: Option<Ballast>,
+    pub(super) shadows: BTreeMap<String, Shadow>,
+    pub(super) justified_bytes: u64,
+}
+
+/// Why driving stops early: the rest of the run could not be trusted.
+pub(super) enum Stop {
+    /// The subject misbehaved, or refused what it must not; it is recorded.
+    Recorded,
+    /// The harness failed.
+    Harness(HarnessError),
+}
+
+impl From<HarnessError> for Stop {
+    fn from(error: HarnessError) -> Self {
+        Self::Harness(error)
+    }
+}
+
+impl From<ProbeError> for Stop {
+    fn from(error: ProbeError) -> Self {
+        Self::Harness(error.into())
+    }
+}
+impl Session<'_> {
+    pub(super) fn drive(&mut self) -> Result<(), HarnessError> {
+        match self.drive_until_stopped() {
+            Ok(()) | Err(Stop::Recorded) => Ok(()),
+            Err(Stop::Harness(error)) => Err(error),
+        }
+    }
+
+    pub(super) fn drive_until_stopped(&mut self) -> Result<(), Stop> {
+        if !self.say_hello()? {
+            return Ok(());
+        }
+        self.run.open = self.open();
+        if !self.run.open.is_success() {
+            return self.after_refusal();
+        }
+        self.warm_up()?;
+        let baseline = self.reading()?;
+        self.justified_bytes = 0;
+        self.run.baseline = Some(baseline);
+        for step in self.run.case.steps.clone() {
+            self.step(Phase::Case, step.action, step.expect)?;
+        }
+        self.second_round()?;
+        self.clean_up()?;
+        self.settle()?;
+        self.quit();
+        Ok(())
+    }
+
+    fn open(&mut self) -> Outcome {
+        let named = self.run.case.device_name.clone();
+        let device = named.unwrap_or_else(|| format!("cuda:{}", self.ordinal));
+        let started = Instant::now();
+        let outcome = self.call(&Request::Open(OpenArgs { device }));
+        self.run.open_wall = started.elapsed();
+        outcome
+    }
+
+    /// A refused `open` must leave nothing behind. What the driver itself keeps once it was looked at is in the baseline:
+    /// it is read after the first refusal, and the second one must be the same and leave nothing more.
+    pub(super) fn after_refusal(&mut self) -> Result<(), Stop> {
+        let Outcome::Failed(first) = &self.run.open else {
+            return Ok(());
+        };
+        let first = first.kind;
+        self.run.baseline = Some(self.reading()?);
+        let again = self.open();
+        if !matches!(&again, Outcome::Failed(second) if second.kind == first) {
+            self.run.asides.push(("open, once more", again));
+        }
+        self.settle()?;
+        self.quit();
+        Ok(())
+    }
+
+    /// Whether the subject speaks the protocol and can do what the case needs.
+    pub(super) fn say_hello(&mut self) -> Result<bool, Stop> {
+        let hello = Request::Hello(HelloArgs {
+            protocol: PROTOCOL_VERSION,
+        });
+        let hello: HelloReply = match self.ask(&hello) {
+            Ok(hello) => hello,
+            Err(outcome) => {
+                self.run.asides.push(("hello", outcome));
+                return Ok(false);
+            }
+        };
+        let lacks = |needed: &&Capability| !hello.capabilities.contains(needed);
+        if let Some(missing) = self.run.case.requires.iter().find(lacks) {
+            self.run.skipped = Some(format!("the subject lacks the capability {missing}"));
+            self.quit();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// One whole journey of a small model, so that what is set up once is set up before the baseline.
+    pub(super) fn warm_up(&mut self) -> Result<(), Stop> {
+        let model = WARM_UP.to_owned();
+        let free = Action::Free {
+            bytes: Amount::float(1e30),
+            model: None,
+            to: Destinations::Any,
+        };
+        let request = Action::Request {
+            model: model.clone(),
+            workspace_bytes: MIB,
+        };
+        let actions = [
+            Action::Load {
+                model: model.clone(),
+            },
+            request.clone(),
+            free,
+            Action::ReadBack {
+                model: model.clone(),
+            },
+            request,
+            Action::Drop { model },
+        ];
+        for action in actions {
+            self.step(Phase::WarmUp, action, Expect::Ok)?;
+            let succeeded = self
+                .run
+                .steps
+                .last()
+                .is_some_and(|step| step.outcome.is_success());
+            if !succeeded {
+                return Err(Stop::Recorded);
+            }
+        }
+        Ok(())
+    }
+
+    /// With every disturbance gone, everything must be served in the same process.
+    pub(super) fn second_round(&mut self) -> Result<(), Stop> {
+        self.ballast = None;
+        for model in self.loaded() {
+            let action = Action::Request {
+                model,
+                workspace_bytes: MIB,
+            };
+            self.step(Phase::SecondRound, action, Expect::Ok)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn clean_up(&mut self) -> Result<(), Stop> {
+        for model in self.loaded() {
+            self.step(Phase::CleanUp, Action::Drop { model }, Expect::Ok)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn loaded(&self) -> Vec<String> {
+        self.shadows.keys().cloned().collect()
+    }
+
+    pub(super) fn settle(&mut self) -> Result<(), Stop> {
+        let mut failure = None;
+        let bound = self.run.case.limits.settle;
+        let _ = settle(bound, || match self.reading() {
+            Ok(reading) => {
+                self.run.settled = Some(reading);
+                invariants::is_back_at_baseline(self.run).then_some(())
+            }
+            Err(stop) => {
+                failure = Some(stop);
+                Some(())
+            }
+        });
+        failure.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn quit(&mut self) {
+        if let outcome @ (Outcome::Failed(_) | Outcome::Misbehaved(_)) =
+            self.call(&Request::Quit(NoArgs {}))
+        {
+            self.run.asides.push(("quit", outcome));
+        }
+    }
+}

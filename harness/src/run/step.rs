@@ -1,0 +1,205 @@
+//! One step: what is asked or done, what came back, and what the harness makes of it.
+
+use super::session::{Session, Stop, WARM_UP};
+use crate::{
+    ballast::Ballast,
+    case::{Action, Expect, MIB, Model},
+    error::HarnessError,
+    observation::{Outcome, Phase, StepRecord},
+    probe::{PeakWatch, ProbeError},
+    shadow::Shadow,
+};
+use spillproof_protocol::{Dtype, Fill, Manifest, Storage, Tensor};
+use std::{collections::BTreeMap, time::Instant};
+
+impl Session<'_> {
+    pub(super) fn step(
+        &mut self,
+        phase: Phase,
+        action: Action,
+        expect: Expect,
+    ) -> Result<(), Stop> {
+        let before = match self.run.steps.last() {
+            Some(previous) => previous.after.clone(),
+            None => self.reading()?,
+        };
+        let status_before = self.status()?;
+        let request = self.request_for(&action, &status_before)?;
+        let expected = self.expected(&action);
+        let watch = PeakWatch::start(self.subject.pid());
+        let started = Instant::now();
+        let outcome = match &request {
+            Some(request) => self.call(request),
+            None => self.disturb(&action)?,
+        };
+        let wall = started.elapsed();
+        let peak = watch.and_then(PeakWatch::finish);
+        let number = self.run.steps.len() + 1;
+        let peak = match peak {
+            Ok(peak) => Some(peak),
+            Err(ProbeError::Gone { .. }) if matches!(outcome, Outcome::Misbehaved(_)) => None,
+            Err(error) => {
+                self.run
+                    .doubts
+                    .push(format!("step {number}: no memory peak: {error}"));
+                None
+            }
+        };
+        self.account(&action, &outcome)?;
+        let misbehaved = matches!(outcome, Outcome::Misbehaved(_));
+        let (after, status_after) = if misbehaved {
+            (self.device_only_reading()?, None)
+        } else {
+            let status = self.status()?;
+            (self.reading()?, Some(status))
+        };
+        self.run.steps.push(StepRecord {
+            number,
+            phase,
+            action,
+            expect,
+            outcome,
+            wall,
+            before,
+            after,
+            status_before: Some(status_before),
+            status_after,
+            peak,
+            expected,
+            justified_bytes: self.justified_bytes,
+        });
+        if misbehaved {
+            Err(Stop::Recorded)
+        } else {
+            Ok(())
+        }
+    }
+    /// What happens beside the subject.
+    pub(super) fn disturb(&mut self, action: &Action) -> Result<Outcome, Stop> {
+        match action {
+            Action::Ballast { leave_bytes } => {
+                if self.ballast.is_none() {
+                    let ballast = Ballast::start(
+                        &self.bench.ballast,
+                        self.ordinal,
+                        &self.device.environment(),
+                    )?;
+                    self.ballast = Some(ballast);
+                }
+                if let Some(ballast) = &mut self.ballast {
+                    let free = ballast.leave(*leave_bytes)?;
+                    if free > *leave_bytes {
+                        let doubt = format!(
+                            "the ballast left {free} bytes of device memory free, {leave_bytes} were wanted"
+                        );
+                        self.run.doubts.push(doubt);
+                    }
+                }
+            }
+            Action::ReleaseBallast => {
+                if let Some(ballast) = &mut self.ballast {
+                    ballast.release()?;
+                }
+            }
+            Action::Load { .. }
+            | Action::Request { .. }
+            | Action::Modify { .. }
+            | Action::Free { .. }
+            | Action::ReadBack { .. }
+            | Action::Drop { .. } => {}
+        }
+        Ok(Outcome::Done)
+    }
+    /// Keeps the harness's own idea of the models up to date.
+    pub(super) fn account(&mut self, action: &Action, outcome: &Outcome) -> Result<(), Stop> {
+        let broken = |error: crate::shadow::ShadowError| HarnessError::Case(error.to_string());
+        match action {
+            // A load may have written before it failed.
+            Action::Load { model } => {
+                let shadow = Shadow::new(&self.model(model)?);
+                self.justified_bytes += shadow.file_bytes().map_err(broken)?;
+                if outcome.is_success() {
+                    self.shadows.insert(model.clone(), shadow);
+                }
+            }
+            Action::Modify {
+                model,
+                tensor,
+                fill,
+            } if outcome.is_success() => {
+                let shadow = self.shadows.get_mut(model);
+                let shadow = shadow
+                    .ok_or_else(|| HarnessError::Case(format!("model {model:?} is not loaded")))?;
+                self.justified_bytes += shadow.modify(tensor, fill).map_err(broken)?;
+            }
+            Action::Drop { model } if outcome.is_success() => {
+                self.shadows.remove(model);
+            }
+            Action::Modify { .. }
+            | Action::Drop { .. }
+            | Action::Request { .. }
+            | Action::Free { .. }
+            | Action::ReadBack { .. }
+            | Action::Ballast { .. }
+            | Action::ReleaseBallast => {}
+        }
+        Ok(())
+    }
+    pub(super) fn expected(
+        &mut self,
+        action: &Action,
+    ) -> BTreeMap<String, spillproof_protocol::Digest> {
+        let (Action::Request { model, .. } | Action::ReadBack { model }) = action else {
+            return BTreeMap::new();
+        };
+        let digests = self.shadows.get(model).map(Shadow::digests);
+        match digests {
+            Some(Ok(digests)) => digests,
+            Some(Err(error)) => {
+                self.run
+                    .doubts
+                    .push(format!("model {model}: no expected digests: {error}"));
+                BTreeMap::new()
+            }
+            None => BTreeMap::new(),
+        }
+    }
+    pub(super) fn model(&self, name: &str) -> Result<Model, HarnessError> {
+        if name == WARM_UP {
+            return Ok(warm_up_model());
+        }
+        self.run
+            .case
+            .model(name)
+            .cloned()
+            .ok_or_else(|| HarnessError::Case(format!("there is no model {name:?}")))
+    }
+}
+
+fn warm_up_model() -> Model {
+    let mut manifest = Manifest {
+        storages: Vec::new(),
+        tensors: Vec::new(),
+    };
+    for (index, bytes) in [MIB, 3 * MIB, 1000].into_iter().enumerate() {
+        let name = format!("w{index}");
+        manifest.storages.push(Storage {
+            name: name.clone(),
+            bytes,
+            fill: Fill::Seed(index as u64),
+        });
+        manifest.tensors.push(Tensor {
+            name: name.clone(),
+            dtype: Dtype::U8,
+            shape: vec![bytes],
+            strides: None,
+            storage: name,
+            byte_offset: 0,
+        });
+    }
+    Model {
+        name: WARM_UP.into(),
+        manifest,
+        file: None,
+    }
+}
