@@ -12,7 +12,7 @@ mod tests;
 
 pub use dtype::Dtype;
 pub use fill::{Fill, Pattern};
-pub(crate) use layout::{BlockLayout, FILE_ALIGNMENT_BYTES, Layout, TensorLayout};
+pub(crate) use layout::{FILE_ALIGNMENT_BYTES, Layout, TensorLayout};
 pub use manifest::{Manifest, ManifestStorage, ManifestTensor};
 pub(crate) use safetensors::from_safetensors;
 pub(crate) use source::Source;

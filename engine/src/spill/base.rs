@@ -23,7 +23,7 @@ use std::{
 };
 
 /// `ramfs`, from the kernel's `include/uapi/linux/magic.h`; libc does not name it.
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
 
 /// The base directory, checked.
 #[derive(Debug)]
@@ -150,5 +150,5 @@ fn refuse_unwritable(fd: &OwnedFd, stat: &FileStat, refuse: &Refuse<'_>) -> Resu
 
 fn lives_in_memory(fd: &OwnedFd) -> io::Result<bool> {
     let kind = sys::uninterrupted(|| statfs::fstatfs(fd))?.filesystem_type();
-    Ok(kind == statfs::TMPFS_MAGIC || i64::from(kind.0) == RAMFS_MAGIC)
+    Ok(kind == statfs::TMPFS_MAGIC || kind.0 == RAMFS_MAGIC)
 }

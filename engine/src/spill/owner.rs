@@ -29,6 +29,15 @@ impl Owner {
         Ok(owner)
     }
 
+    /// A process of the same number that started before this one, and so is gone.
+    #[cfg(test)]
+    pub(super) fn earlier(self) -> Self {
+        Self {
+            started: self.started - 1,
+            ..self
+        }
+    }
+
     /// Whether the process runs. One that has ended but was not waited for does not: it holds no files.
     pub(super) fn is_alive(self) -> io::Result<bool> {
         let stat = match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
@@ -169,11 +178,7 @@ mod tests {
         let here = Owner::this_process().unwrap();
         assert_eq!(here.pid, std::process::id());
         assert!(here.is_alive().unwrap());
-        let earlier = Owner {
-            started: here.started - 1,
-            ..here
-        };
-        assert!(!earlier.is_alive().unwrap());
+        assert!(!here.earlier().is_alive().unwrap());
     }
 
     #[test]

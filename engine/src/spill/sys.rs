@@ -101,3 +101,18 @@ pub(super) fn available_bytes(fd: impl AsFd) -> io::Result<u64> {
     }
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
+
+#[cfg(test)]
+mod tests {
+    //! Interruption, which no other test can time.
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_repeated_until_it_says_something_else() {
+        let mut answers = [Err(Errno::EINTR), Err(Errno::EINTR), Ok(7)].into_iter();
+        assert_eq!(uninterrupted(|| answers.next().unwrap()).unwrap(), 7);
+        let mut answers = [Err(Errno::EINTR), Err(Errno::EIO)].into_iter();
+        let error = uninterrupted(|| -> nix::Result<()> { answers.next().unwrap() }).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+}

@@ -46,7 +46,7 @@ fn sizes_that_overflow_are_refused() {
     for fields in [
         format!(r#""dtype":"f32","shape":[{max},2]"#),
         format!(r#""dtype":"f32","shape":[{max}]"#),
-        format!(r#""dtype":"u8","shape":[4294967296,4294967296]"#),
+        format!(r#""dtype":"u8","shape":[{0},{0}]"#, 1u64 << 32),
         format!(r#""dtype":"u8","shape":[1],"byte_offset":{max}"#),
         format!(r#""dtype":"u8","shape":[3],"strides":[{max}]"#),
         format!(r#""dtype":"c64","shape":[2],"strides":[{}]"#, 1u64 << 61),
