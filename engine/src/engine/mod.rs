@@ -202,9 +202,13 @@ impl std::fmt::Debug for Engine {
 }
 
 /// Gives back all of a model's device memory; the first refusal is told.
-fn release(model: Model) -> Result<(), Error> {
+fn release(mut model: Model) -> Result<(), Error> {
     let mut outcome = Ok(());
-    for buffer in model.blocks.into_iter().filter_map(|block| block.device) {
+    for buffer in model
+        .blocks
+        .iter_mut()
+        .filter_map(|block| block.device.take())
+    {
         outcome = outcome.and(buffer.release());
     }
     outcome

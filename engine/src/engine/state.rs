@@ -37,6 +37,14 @@ pub(super) struct Model {
     pub(super) next_generation: u64,
 }
 
+impl Drop for Model {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.upgrade() {
+            file.abandon();
+        }
+    }
+}
+
 /// One unit of residency.
 #[derive(Default)]
 pub(super) struct Block {

@@ -94,6 +94,23 @@ fn what_is_in_its_file_already_is_not_written_again_and_what_was_modified_is() {
 }
 
 #[test]
+fn a_modified_block_gives_its_place_in_the_file_back() {
+    use std::os::unix::fs::MetadataExt;
+    let fixture = Fixture::new(16 * MIB, TO_FILES);
+    fixture.load("m", &[("a", MIB), ("b", MIB)]);
+    fixture.free_all();
+    let path = fixture.spill_files().remove(0);
+    let allocated = || path.metadata().unwrap().blocks() * 512;
+    assert!(allocated() >= 2 * MIB);
+    overwrite(&fixture.engine, "m", "a", 1);
+    assert!(allocated() < 2 * MIB);
+    assert!(allocated() >= MIB);
+    overwrite(&fixture.engine, "m", "b", 1);
+    assert!(fixture.spill_files().is_empty(), "nothing valid is in it");
+    fixture.finish();
+}
+
+#[test]
 fn a_partial_request_frees_the_most_recently_visited_blocks_and_stops_when_reached() {
     let fixture = Fixture::new(16 * MIB, TO_FILES);
     let model = &[("a", 1000), ("b", 2000), ("c", 3000)];
