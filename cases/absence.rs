@@ -27,16 +27,36 @@ pub fn cases() -> Vec<Case> {
     };
     let mut cases = vec![
         absent("no_library".into(), Gpu::Absent, ErrorKind::CudaMissing),
-        absent("cuinit_100".into(), present(1, 100, &[]), ErrorKind::NoDevice),
-        absent("cuinit_999".into(), present(1, 999, &[]), ErrorKind::CudaInit),
-        absent("zero_devices".into(), present(0, 0, &[]), ErrorKind::NoDevice),
+        absent(
+            "cuinit_100".into(),
+            present(1, 100, &[]),
+            ErrorKind::NoDevice,
+        ),
+        absent(
+            "cuinit_999".into(),
+            present(1, 999, &[]),
+            ErrorKind::CudaInit,
+        ),
+        absent(
+            "zero_devices".into(),
+            present(0, 0, &[]),
+            ErrorKind::NoDevice,
+        ),
         named("ordinal_out_of_range", "cuda:2", ErrorKind::NoDevice),
         named("not_a_cuda_device", "npu:0", ErrorKind::UnsupportedDevice),
-        named("not_a_device_name", "cuda:first", ErrorKind::UnsupportedDevice),
+        named(
+            "not_a_device_name",
+            "cuda:first",
+            ErrorKind::UnsupportedDevice,
+        ),
     ];
     for symbol in WITHHELD {
         let name = format!("old_library_without_{symbol}");
-        cases.push(absent(name, present(1, 0, &[symbol]), ErrorKind::CudaTooOld));
+        cases.push(absent(
+            name,
+            present(1, 0, &[symbol]),
+            ErrorKind::CudaTooOld,
+        ));
     }
     cases
 }

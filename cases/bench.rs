@@ -33,7 +33,11 @@ impl Judged {
     #[must_use]
     pub fn from_environment() -> Self {
         if let Some(command) = env::var_os(SUBJECT_VARIABLE) {
-            let words: Vec<OsString> = command.to_string_lossy().split_whitespace().map(OsString::from).collect();
+            let words: Vec<OsString> = command
+                .to_string_lossy()
+                .split_whitespace()
+                .map(OsString::from)
+                .collect();
             if !words.is_empty() {
                 return Self::Other(words);
             }
@@ -63,7 +67,11 @@ impl Judged {
 /// # Errors
 /// A sentence naming what is missing and the remedy.
 pub fn bench(judged: &Judged) -> Result<Bench, String> {
-    let command = |program: PathBuf| SubjectCommand { program, args: Vec::new(), env: Vec::new() };
+    let command = |program: PathBuf| SubjectCommand {
+        program,
+        args: Vec::new(),
+        env: Vec::new(),
+    };
     let subject = match judged {
         Judged::Engine => command(program("subject")?),
         Judged::Specimen(id) => {
@@ -72,22 +80,35 @@ pub fn bench(judged: &Judged) -> Result<Bench, String> {
             specimen
         }
         Judged::Other(words) => {
-            let [name, args @ ..] = words.as_slice() else { return Err(format!("{SUBJECT_VARIABLE} is empty")) };
+            let [name, args @ ..] = words.as_slice() else {
+                return Err(format!("{SUBJECT_VARIABLE} is empty"));
+            };
             let program = PathBuf::from(name);
             // Subjects run in directories of their own.
             let program = if name.to_string_lossy().contains('/') {
-                program.canonicalize().map_err(|error| format!("{SUBJECT_VARIABLE}: {}: {error}", program.display()))?
+                program.canonicalize().map_err(|error| {
+                    format!("{SUBJECT_VARIABLE}: {}: {error}", program.display())
+                })?
             } else {
                 program
             };
-            SubjectCommand { program, args: args.to_vec(), env: Vec::new() }
+            SubjectCommand {
+                program,
+                args: args.to_vec(),
+                env: Vec::new(),
+            }
         }
     };
     let work_dir = match env::var_os(DIRECTORY_VARIABLE) {
         Some(directory) => PathBuf::from(directory),
         None => build_dir()?.join("spillproof"),
     };
-    Ok(Bench { subject, ballast: program("ballast")?, emulator: emulator()?, work_dir })
+    Ok(Bench {
+        subject,
+        ballast: program("ballast")?,
+        emulator: emulator()?,
+        work_dir,
+    })
 }
 
 /// A binary of this package: named by the test runner, or beside the directory of the test executable.
@@ -103,13 +124,20 @@ fn program(name: &str) -> Result<PathBuf, String> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(format!("{} is missing; build it with `cargo build --bins`", path.display()))
+    Err(format!(
+        "{} is missing; build it with `cargo build --bins`",
+        path.display()
+    ))
 }
 
 /// The emulated driver: cargo puts a cdylib dev-dependency beside the test executable.
 fn emulator() -> Result<PathBuf, String> {
     let name = "libcuda_emulator.so";
-    let places = [executable_dir()?.join(name), build_dir()?.join(name), build_dir()?.join("deps").join(name)];
+    let places = [
+        executable_dir()?.join(name),
+        build_dir()?.join(name),
+        build_dir()?.join("deps").join(name),
+    ];
     let found = places.iter().find(|path| path.is_file()).cloned();
     found.ok_or_else(|| {
         format!("{name} is neither in {} nor above it; build it with `cargo build -p spillproof-cuda-emulator`", places[0].display())
@@ -117,7 +145,8 @@ fn emulator() -> Result<PathBuf, String> {
 }
 
 fn executable_dir() -> Result<PathBuf, String> {
-    let executable = env::current_exe().map_err(|error| format!("cannot find the running executable: {error}"))?;
+    let executable = env::current_exe()
+        .map_err(|error| format!("cannot find the running executable: {error}"))?;
     Ok(executable.parent().map(Path::to_owned).unwrap_or_default())
 }
 
@@ -125,5 +154,9 @@ fn executable_dir() -> Result<PathBuf, String> {
 fn build_dir() -> Result<PathBuf, String> {
     let directory = executable_dir()?;
     let is_deps = directory.file_name().is_some_and(|name| name == "deps");
-    Ok(if is_deps { directory.parent().map(Path::to_owned).unwrap_or_default() } else { directory })
+    Ok(if is_deps {
+        directory.parent().map(Path::to_owned).unwrap_or_default()
+    } else {
+        directory
+    })
 }

@@ -29,7 +29,14 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.push(
-        case("data", "tied_stay_tied_when_modified", VRAM_MIB, vec![tied()]).needs(Capability::Modify).steps([
+        case(
+            "data",
+            "tied_stay_tied_when_modified",
+            VRAM_MIB,
+            vec![tied()],
+        )
+        .needs(Capability::Modify)
+        .steps([
             load("m"),
             free_1e30(),
             modify("m", "head", 99),
@@ -41,7 +48,11 @@ pub fn cases() -> Vec<Case> {
     );
     for published in PUBLISHED {
         let model = published.scaled("m", 11);
-        cases.push(through(&format!("published_{}", published.name.replace(['.', '-'], "_")), model, Tier::Mapped));
+        cases.push(through(
+            &format!("published_{}", published.name.replace(['.', '-'], "_")),
+            model,
+            Tier::Mapped,
+        ));
     }
     cases
 }
@@ -49,11 +60,28 @@ pub fn cases() -> Vec<Case> {
 /// Two whole journeys of a model through a tier.
 fn through(name: &str, model: Model, tier: Tier) -> Case {
     let free_all = || free(Amount::float(1e30), Destinations::All(tier));
-    let steps = [load("m"), request("m"), free_all(), read_back("m"), request("m"), free_all(), read_back("m"), request("m")];
-    let base = case("data", format!("{name}_through_{tier}"), VRAM_MIB, vec![model]).steps(steps);
+    let steps = [
+        load("m"),
+        request("m"),
+        free_all(),
+        read_back("m"),
+        request("m"),
+        free_all(),
+        read_back("m"),
+        request("m"),
+    ];
+    let base = case(
+        "data",
+        format!("{name}_through_{tier}"),
+        VRAM_MIB,
+        vec![model],
+    )
+    .steps(steps);
     match tier {
         Tier::Vram | Tier::Mapped => base,
-        Tier::Ram => base.set("MMAP_MEM_THRESHOLD_GB", "0").in_ram(VRAM_MIB * MIB),
+        Tier::Ram => base
+            .set("MMAP_MEM_THRESHOLD_GB", "0")
+            .in_ram(VRAM_MIB * MIB),
         Tier::File => base.file_only(),
     }
 }
@@ -61,7 +89,11 @@ fn through(name: &str, model: Model, tier: Tier) -> Case {
 fn every_dtype() -> Model {
     let mut builder = ModelBuilder::new("m", 21);
     for dtype in Dtype::ALL {
-        builder = builder.tensor(dtype.name(), *dtype, &[3, 5, 7]).tensor(&format!("{}_scalar", dtype.name()), *dtype, &[]);
+        builder = builder.tensor(dtype.name(), *dtype, &[3, 5, 7]).tensor(
+            &format!("{}_scalar", dtype.name()),
+            *dtype,
+            &[],
+        );
     }
     builder.build()
 }
@@ -80,7 +112,14 @@ fn views() -> Model {
     ModelBuilder::new("m", 23)
         .storage("s", 96_000, Fill::Seed(231))
         .view("offset", "s", Dtype::F32, &[100], None, 4_004)
-        .view("transposed", "s", Dtype::F32, &[30, 20], Some(&[1, 30]), 8_000)
+        .view(
+            "transposed",
+            "s",
+            Dtype::F32,
+            &[30, 20],
+            Some(&[1, 30]),
+            8_000,
+        )
         .view("every_third", "s", Dtype::I16, &[50], Some(&[3]), 12_002)
         .view("broadcast", "s", Dtype::F64, &[4, 6], Some(&[0, 1]), 16_000)
         .view("overlapping", "s", Dtype::U8, &[3_000], None, 4_100)
@@ -96,7 +135,14 @@ fn tied() -> Model {
         .storage("embedding", 3 * MIB, Fill::Seed(241))
         .view("embed", "embedding", Dtype::Bf16, &[1536, 1024], None, 0)
         .view("head", "embedding", Dtype::Bf16, &[1536, 1024], None, 0)
-        .view("head_transposed", "embedding", Dtype::Bf16, &[1024, 1536], Some(&[1, 1024]), 0)
+        .view(
+            "head_transposed",
+            "embedding",
+            Dtype::Bf16,
+            &[1024, 1536],
+            Some(&[1, 1024]),
+            0,
+        )
         .tensor("other", Dtype::F32, &[1000])
         .build()
 }
@@ -107,7 +153,14 @@ fn empty() -> Model {
         .tensor("no_rows", Dtype::F32, &[0, 7])
         .tensor("no_columns", Dtype::I4, &[7, 0])
         .storage("nothing", 0, Fill::Seed(1))
-        .view("strided_nothing", "nothing", Dtype::F64, &[0, 3], Some(&[5, 1]), 0)
+        .view(
+            "strided_nothing",
+            "nothing",
+            Dtype::F64,
+            &[0, 3],
+            Some(&[5, 1]),
+            0,
+        )
         .tensor("after", Dtype::F32, &[10])
         .build()
 }

@@ -44,13 +44,20 @@ impl Suite {
     fn new(args: &Arguments) -> Self {
         let judged = Judged::from_environment();
         let bench = bench(&judged);
-        Self { judged, bench, verbose: args.nocapture, verdicts: Mutex::default() }
+        Self {
+            judged,
+            bench,
+            verbose: args.nocapture,
+            verdicts: Mutex::default(),
+        }
     }
 
     /// With `SPILLPROOF_GPU=require`, a machine without a GPU is red.
     fn required_gpu(&self) -> Option<Trial> {
         let required = std::env::var("SPILLPROOF_GPU").is_ok_and(|value| value == "require");
-        let found = spillproof_harness::device::discover().iter().any(|found| found.is_usable_gpu());
+        let found = spillproof_harness::device::discover()
+            .iter()
+            .any(|found| found.is_usable_gpu());
         required.then(|| {
             Trial::test("gpu::required", move || {
                 let missing = "SPILLPROOF_GPU=require, but no usable GPU was found; unset it or run where one is";
@@ -61,7 +68,10 @@ impl Suite {
 
     fn run(&self, planned: &Planned) -> Result<(), Failed> {
         let name = planned.name();
-        let bench = self.bench.as_ref().map_err(|error| Failed::from(format!("Error: {error}")))?;
+        let bench = self
+            .bench
+            .as_ref()
+            .map_err(|error| Failed::from(format!("Error: {error}")))?;
         let judgement = judge(&planned.case, &planned.device, bench);
         let Judgement { run, verdict } = &judgement;
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +87,9 @@ impl Suite {
             eprintln!("{text}");
             return Err(text.into());
         }
-        if let (Judged::Engine, Verdict::Pass, None) = (&self.judged, verdict, self.real_weights(planned)) {
+        if let (Judged::Engine, Verdict::Pass, None) =
+            (&self.judged, verdict, self.real_weights(planned))
+        {
             let _settings = golden_settings(planned.case.family);
             insta::assert_snapshot!(planned.case.name.clone(), golden::render(run));
         }
@@ -86,13 +98,20 @@ impl Suite {
 
     /// Cases over a user's file have no golden: the file is not ours.
     fn real_weights<'a>(&self, planned: &'a Planned) -> Option<&'a PathBuf> {
-        planned.case.models.iter().find_map(|model| Some(&model.file.as_ref()?.path))
+        planned
+            .case
+            .models
+            .iter()
+            .find_map(|model| Some(&model.file.as_ref()?.path))
     }
 
     fn summary(&self) -> String {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |word: &str| verdicts.iter().filter(|(_, found)| *found == word).count();
-        let gpu = verdicts.iter().filter(|(name, _)| name.contains("[cuda:")).count();
+        let gpu = verdicts
+            .iter()
+            .filter(|(name, _)| name.contains("[cuda:"))
+            .count();
         format!(
             "{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}",
             verdicts.len(),
@@ -118,7 +137,8 @@ fn trial(planned: Planned, suite: &Arc<Suite>) -> Trial {
 
 /// Snapshots lie in `golden/<family>/<case>.snap`, wherever the tests were built.
 fn golden_settings(family: &str) -> SettingsBindDropGuard {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(root.join("golden").join(family));
     settings.set_prepend_module_to_snapshot(false);

@@ -17,5 +17,12 @@ use spillproof_harness::{case::Case, model_file::ModelFileError};
 /// # Errors
 /// `SPILLPROOF_MODEL` names a file that cannot be used.
 pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
-    Ok([oom::cases(), repeat::cases(), absence::cases(), data::cases(), real::cases()?].concat())
+    Ok([
+        oom::cases(),
+        repeat::cases(),
+        absence::cases(),
+        data::cases(),
+        real::cases()?,
+    ]
+    .concat())
 }

@@ -70,7 +70,8 @@ impl Published {
     /// The listing in the repository is not of its documented form.
     #[must_use]
     pub fn listing(&self) -> Vec<(String, Dtype, Vec<u64>)> {
-        let rows: serde_json::Map<String, Value> = parsed(serde_json::from_str(self.listing), self.name);
+        let rows: serde_json::Map<String, Value> =
+            parsed(serde_json::from_str(self.listing), self.name);
         let row = |(name, row): (&String, &Value)| {
             let dtype = parsed(serde_json::from_value(row["dtype"].clone()), name);
             let shape = parsed(serde_json::from_value(row["shape"].clone()), name);
@@ -84,7 +85,13 @@ impl Published {
     pub fn scaled(&self, model: &str, seed: u64) -> Model {
         let mut builder = ModelBuilder::new(model, seed);
         for (name, dtype, shape) in self.listing() {
-            let scale = |size: &u64| if *size >= LARGE_SIZE { size / self.divisor } else { *size };
+            let scale = |size: &u64| {
+                if *size >= LARGE_SIZE {
+                    size / self.divisor
+                } else {
+                    *size
+                }
+            };
             let shape: Vec<u64> = shape.iter().map(scale).collect();
             builder = builder.tensor(&name, dtype, &shape);
         }
@@ -108,7 +115,14 @@ impl ModelBuilder {
     /// A model without tensors; storages get seeds from `seed` on.
     #[must_use]
     pub fn new(name: &str, seed: u64) -> Self {
-        Self { name: name.into(), seed, manifest: Manifest { storages: Vec::new(), tensors: Vec::new() } }
+        Self {
+            name: name.into(),
+            seed,
+            manifest: Manifest {
+                storages: Vec::new(),
+                tensors: Vec::new(),
+            },
+        }
     }
 
     /// A contiguous tensor with a storage of its own.
@@ -116,13 +130,18 @@ impl ModelBuilder {
     pub fn tensor(self, name: &str, dtype: Dtype, shape: &[u64]) -> Self {
         let bytes = (shape.iter().product::<u64>() * dtype.bits()).div_ceil(8);
         let fill = Fill::Seed(self.seed.wrapping_mul(1000) + self.manifest.storages.len() as u64);
-        self.storage(name, bytes, fill).view(name, name, dtype, shape, None, 0)
+        self.storage(name, bytes, fill)
+            .view(name, name, dtype, shape, None, 0)
     }
 
     /// A storage.
     #[must_use]
     pub fn storage(mut self, name: &str, bytes: u64, fill: Fill) -> Self {
-        self.manifest.storages.push(Storage { name: name.into(), bytes, fill });
+        self.manifest.storages.push(Storage {
+            name: name.into(),
+            bytes,
+            fill,
+        });
         self
     }
 
@@ -157,7 +176,11 @@ impl ModelBuilder {
         if let Err(error) = self.manifest.check() {
             panic!("model {}: {error}", self.name);
         }
-        Model { name: self.name, manifest: self.manifest, file: None }
+        Model {
+            name: self.name,
+            manifest: self.manifest,
+            file: None,
+        }
     }
 }
 
@@ -170,7 +193,10 @@ mod tests {
     fn published_checkpoints_have_their_published_totals() {
         for published in PUBLISHED {
             let listing = published.listing();
-            let elements: u64 = listing.iter().map(|(_, _, shape)| shape.iter().product::<u64>()).sum();
+            let elements: u64 = listing
+                .iter()
+                .map(|(_, _, shape)| shape.iter().product::<u64>())
+                .sum();
             assert_eq!(listing.len(), published.tensors, "{}", published.name);
             assert_eq!(elements, published.elements, "{}", published.name);
         }
@@ -180,8 +206,13 @@ mod tests {
     fn scaled_checkpoints_keep_names_order_and_rank() {
         for published in PUBLISHED {
             let model = published.scaled("m", 1);
-            for ((name, dtype, shape), tensor) in published.listing().iter().zip(&model.manifest.tensors) {
-                assert_eq!((name, *dtype, shape.len()), (&tensor.name, tensor.dtype, tensor.shape.len()));
+            for ((name, dtype, shape), tensor) in
+                published.listing().iter().zip(&model.manifest.tensors)
+            {
+                assert_eq!(
+                    (name, *dtype, shape.len()),
+                    (&tensor.name, tensor.dtype, tensor.shape.len())
+                );
             }
         }
     }

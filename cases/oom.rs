@@ -4,8 +4,8 @@
 use crate::{
     models::plain,
     steps::{
-        CaseWords as _, ballast_leaves, case, fails, free, free_1e30, gib, load, read_back, release_ballast, request,
-        request_with,
+        CaseWords as _, ballast_leaves, case, fails, free, free_1e30, gib, load, read_back,
+        release_ballast, request, request_with,
     },
 };
 use spillproof_harness::case::{Amount, Case, Destinations, MIB, Model};
@@ -41,15 +41,27 @@ fn forced() -> Vec<Case> {
     let big = vec![plain("big", 3, &[64 * MIB; 8])];
     vec![
         forced("forced_1e30", Amount::float(1e30), mapped()),
-        forced("forced_1e30_file_only", Amount::float(1e30), Destinations::All(Tier::File)).file_only(),
-        forced("forced_1e30_plenty_of_ram", Amount::float(1e30), Destinations::All(Tier::Ram))
-            .set("MMAP_MEM_THRESHOLD_GB", "0.001")
-            .in_ram(48 * MIB),
+        forced(
+            "forced_1e30_file_only",
+            Amount::float(1e30),
+            Destinations::All(Tier::File),
+        )
+        .file_only(),
+        forced(
+            "forced_1e30_plenty_of_ram",
+            Amount::float(1e30),
+            Destinations::All(Tier::Ram),
+        )
+        .set("MMAP_MEM_THRESHOLD_GB", "0.001")
+        .in_ram(48 * MIB),
         // available 40 MiB, threshold 28 MiB: three tensors of 4 MiB leave it at or above, the fourth would not.
         forced(
             "forced_1e30_little_ram",
             Amount::float(1e30),
-            Destinations::Split { ram_bytes: 12 * MIB, rest: Tier::Mapped },
+            Destinations::Split {
+                ram_bytes: 12 * MIB,
+                rest: Tier::Mapped,
+            },
         )
         .set("OFFLOAD_RAM_LIMIT_GB", gib(40.0))
         .set("MMAP_MEM_THRESHOLD_GB", gib(28.0))
@@ -59,13 +71,20 @@ fn forced() -> Vec<Case> {
         forced("forced_largest_integer", Amount::whole(u64::MAX), mapped()),
         forced("forced_unsaid", Amount::Unsaid, mapped()),
         forced("forced_exactly_loaded", Amount::Loaded, mapped()),
-        forced("forced_single_thread", Amount::float(1e30), mapped()).set("OFFLOAD_IO_THREADS", "1"),
+        forced("forced_single_thread", Amount::float(1e30), mapped())
+            .set("OFFLOAD_IO_THREADS", "1"),
         Case {
             limits: spillproof_harness::case::Limits::default(),
             ..case("oom", "forced_1e30_512_mib", 640, big)
                 .set("OFFLOAD_STAGING_MB", "48")
                 .set("OFFLOAD_IO_THREADS", "3")
-                .steps([load("big"), free_1e30(), request("big"), free_1e30(), read_back("big")])
+                .steps([
+                    load("big"),
+                    free_1e30(),
+                    request("big"),
+                    free_1e30(),
+                    read_back("big"),
+                ])
         },
     ]
 }
@@ -97,7 +116,10 @@ fn refused() -> Vec<Case> {
     let refused = |name: &str, amount: f64| {
         case("oom", name, 32, vec![six("a", 1)]).steps([
             load("a"),
-            fails(free(Amount::float(amount), Destinations::Any), ErrorKind::InvalidArgument),
+            fails(
+                free(Amount::float(amount), Destinations::Any),
+                ErrorKind::InvalidArgument,
+            ),
             request("a"),
             free_1e30(),
         ])
@@ -149,7 +171,13 @@ fn exhausted() -> Vec<Case> {
             release_ballast(),
             request("a"),
         ]),
-        case("oom", "at_the_last_tensor_of_a_reload", 32, vec![last_is_large()]).steps([
+        case(
+            "oom",
+            "at_the_last_tensor_of_a_reload",
+            32,
+            vec![last_is_large()],
+        )
+        .steps([
             load("a"),
             request("a"),
             free_1e30(),

@@ -17,7 +17,9 @@ pub const MODEL_VARIABLE: &str = "SPILLPROOF_MODEL";
 /// # Errors
 /// The file cannot be used.
 pub fn cases() -> Result<Vec<Case>, ModelFileError> {
-    let Some(path) = std::env::var_os(MODEL_VARIABLE).map(PathBuf::from) else { return Ok(Vec::new()) };
+    let Some(path) = std::env::var_os(MODEL_VARIABLE).map(PathBuf::from) else {
+        return Ok(Vec::new());
+    };
     let model = model_file::read("m", &path)?;
     let bytes = Shadow::new(&model).referenced_bytes().unwrap_or(0);
     let model_mib = bytes.div_ceil(MIB);
@@ -27,11 +29,21 @@ pub fn cases() -> Result<Vec<Case>, ModelFileError> {
     let roomy = model_mib * 2 + 16;
     let journey = |to: Destinations| {
         let free_all = || free(Amount::float(1e30), to.clone());
-        [load("m"), request("m"), free_all(), read_back("m"), request("m"), free_all(), request("m")]
+        [
+            load("m"),
+            request("m"),
+            free_all(),
+            read_back("m"),
+            request("m"),
+            free_all(),
+            request("m"),
+        ]
     };
     Ok(vec![
         real("forced_1e30", roomy).steps(journey(Destinations::All(Tier::Mapped))),
-        real("forced_1e30_file_only", roomy).file_only().steps(journey(Destinations::All(Tier::File))),
+        real("forced_1e30_file_only", roomy)
+            .file_only()
+            .steps(journey(Destinations::All(Tier::File))),
         real("forced_1e30_in_ram", roomy)
             .set("MMAP_MEM_THRESHOLD_GB", "0")
             .in_ram(bytes)
@@ -42,6 +54,10 @@ pub fn cases() -> Result<Vec<Case>, ModelFileError> {
             read_back("m"),
             request("m"),
         ]),
-        real("larger_than_vram", (model_mib * 3 / 4).max(24)).steps([load("m"), request("m"), request("m")]),
+        real("larger_than_vram", (model_mib * 3 / 4).max(24)).steps([
+            load("m"),
+            request("m"),
+            request("m"),
+        ]),
     ])
 }

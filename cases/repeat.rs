@@ -32,21 +32,25 @@ pub fn cases() -> Vec<Case> {
             .steps(alternating())
             .steps([free(Amount::float(1e30), Destinations::All(Tier::Mapped))]),
         case("repeat", "threshold_512", 20, models()).steps(alternating()),
-        case("repeat", "threshold_512_file_only", 20, models()).file_only().steps(alternating()),
-        case("repeat", "modified_data_is_written_again", 20, models()).needs(Capability::Modify).steps([
-            load("a"),
-            load("b"),
-            request("a"),
-            request("b"),
-            modify("a", "t3", 77),
-            request("a"),
-            request("b"),
-            free(Amount::Unsaid, Destinations::All(Tier::Mapped)),
-            request("a"),
-            modify("b", "t0", 78),
-            modify("b", "t0", 79),
-            request("b"),
-            request("a"),
-        ]),
+        case("repeat", "threshold_512_file_only", 20, models())
+            .file_only()
+            .steps(alternating()),
+        case("repeat", "modified_data_is_written_again", 20, models())
+            .needs(Capability::Modify)
+            .steps([
+                load("a"),
+                load("b"),
+                request("a"),
+                request("b"),
+                modify("a", "t3", 77),
+                request("a"),
+                request("b"),
+                free(Amount::Unsaid, Destinations::All(Tier::Mapped)),
+                request("a"),
+                modify("b", "t0", 78),
+                modify("b", "t0", 79),
+                request("b"),
+                request("a"),
+            ]),
     ]
 }

@@ -1,6 +1,8 @@
 //! Words for writing cases: steps and settings as they are said in the families.
 
-use spillproof_harness::case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step};
+use spillproof_harness::case::{
+    Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step,
+};
 use spillproof_protocol::{Capability, ErrorKind, Fill, Tier};
 
 /// A small staging budget, so that small models already pass through several slots.
@@ -8,7 +10,12 @@ pub const STAGING_MIB: u64 = 8;
 
 /// A case with two I/O threads, files mapped, and everything to files.
 #[must_use]
-pub fn case(family: &'static str, name: impl Into<String>, vram_mib: u64, models: Vec<Model>) -> Case {
+pub fn case(
+    family: &'static str,
+    name: impl Into<String>,
+    vram_mib: u64,
+    models: Vec<Model>,
+) -> Case {
     Case {
         family,
         name: name.into(),
@@ -22,7 +29,10 @@ pub fn case(family: &'static str, name: impl Into<String>, vram_mib: u64, models
         ],
         open: Expect::Ok,
         steps: Vec::new(),
-        limits: Limits { staging_bytes: STAGING_MIB * MIB, ..Limits::default() },
+        limits: Limits {
+            staging_bytes: STAGING_MIB * MIB,
+            ..Limits::default()
+        },
         requires: Vec::new(),
     }
 }
@@ -69,25 +79,34 @@ impl CaseWords for Case {
     }
 
     fn file_only(self) -> Self {
-        self.set("OFFLOAD_FILE_TIER", "file").needs(Capability::FileOnly)
+        self.set("OFFLOAD_FILE_TIER", "file")
+            .needs(Capability::FileOnly)
     }
 }
 
 /// The step must succeed.
 fn ok(action: Action) -> Step {
-    Step { action, expect: Expect::Ok }
+    Step {
+        action,
+        expect: Expect::Ok,
+    }
 }
 
 /// Makes a step one that must fail with this kind.
 #[must_use]
 pub fn fails(step: Step, kind: ErrorKind) -> Step {
-    Step { expect: Expect::Error(kind), ..step }
+    Step {
+        expect: Expect::Error(kind),
+        ..step
+    }
 }
 
 /// Loads a model.
 #[must_use]
 pub fn load(model: &str) -> Step {
-    ok(Action::Load { model: model.into() })
+    ok(Action::Load {
+        model: model.into(),
+    })
 }
 
 /// One request with a small workspace.
@@ -99,13 +118,20 @@ pub fn request(model: &str) -> Step {
 /// One request with this workspace, bytes.
 #[must_use]
 pub fn request_with(model: &str, workspace_bytes: u64) -> Step {
-    ok(Action::Request { model: model.into(), workspace_bytes })
+    ok(Action::Request {
+        model: model.into(),
+        workspace_bytes,
+    })
 }
 
 /// Frees this much from all models; what leaves must go there.
 #[must_use]
 pub fn free(bytes: Amount, to: Destinations) -> Step {
-    ok(Action::Free { bytes, model: None, to })
+    ok(Action::Free {
+        bytes,
+        model: None,
+        to,
+    })
 }
 
 /// The parent project's out-of-memory request: 1e30 bytes, everything to mapped files.
@@ -117,19 +143,27 @@ pub fn free_1e30() -> Step {
 /// Reads a model back from the host's side.
 #[must_use]
 pub fn read_back(model: &str) -> Step {
-    ok(Action::ReadBack { model: model.into() })
+    ok(Action::ReadBack {
+        model: model.into(),
+    })
 }
 
 /// Overwrites a tensor with seeded bytes.
 #[must_use]
 pub fn modify(model: &str, tensor: &str, seed: u64) -> Step {
-    ok(Action::Modify { model: model.into(), tensor: tensor.into(), fill: Fill::Seed(seed) })
+    ok(Action::Modify {
+        model: model.into(),
+        tensor: tensor.into(),
+        fill: Fill::Seed(seed),
+    })
 }
 
 /// Forgets a model.
 #[must_use]
 pub fn drop_model(model: &str) -> Step {
-    ok(Action::Drop { model: model.into() })
+    ok(Action::Drop {
+        model: model.into(),
+    })
 }
 
 /// Another process leaves only this much device memory free, bytes.

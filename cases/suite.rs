@@ -36,8 +36,15 @@ pub fn plan(cases: Vec<Case>) -> Vec<Planned> {
     let devices = discover();
     let on = |case: &Case| -> Vec<Planned> {
         let planned = |found: &spillproof_harness::device::Discovered| {
-            let skip = found.unavailable.clone().or_else(|| unfit(case, &found.kind));
-            Planned { case: case.clone(), device: found.kind, skip }
+            let skip = found
+                .unavailable
+                .clone()
+                .or_else(|| unfit(case, &found.kind));
+            Planned {
+                case: case.clone(),
+                device: found.kind,
+                skip,
+            }
         };
         devices.iter().map(planned).collect()
     };
@@ -72,7 +79,12 @@ pub fn judge(case: &Case, device: &DeviceKind, bench: &Bench) -> Judgement {
 
 /// Runs a case and judges it by these invariants.
 #[must_use]
-pub fn judge_by(case: &Case, device: &DeviceKind, bench: &Bench, by: &[(InvariantId, Check)]) -> Judgement {
+pub fn judge_by(
+    case: &Case,
+    device: &DeviceKind,
+    bench: &Bench,
+    by: &[(InvariantId, Check)],
+) -> Judgement {
     let run = run_case(case, device, bench);
     let violations = invariants::check(&run, by);
     let verdict = report::judge(&run, violations);
@@ -82,5 +94,8 @@ pub fn judge_by(case: &Case, device: &DeviceKind, bench: &Bench, by: &[(Invarian
 /// The command that shows one trial again.
 #[must_use]
 pub fn show_again(name: &str, judged: &Judged) -> String {
-    format!("{}cargo test --test fault_suite -- --exact '{name}' --nocapture", judged.prefix())
+    format!(
+        "{}cargo test --test fault_suite -- --exact '{name}' --nocapture",
+        judged.prefix()
+    )
 }

@@ -114,7 +114,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            call: Duration::from_secs(20),
+            call: Duration::from_secs(60),
             settle: Duration::from_secs(5),
             staging_bytes: 48 * MIB,
             slack_bytes: 8 * MIB,
