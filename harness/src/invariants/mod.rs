@@ -8,6 +8,8 @@ mod memory;
 mod outcome;
 mod policy;
 mod resources;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use memory::{anon_shared_bytes, limit_bytes};
 pub(crate) use resources::is_back_at_baseline;
