@@ -1,10 +1,12 @@
-//! The bytes of device memory: moved by system calls on the descriptor, never mapped.
+//! The bytes of device memory: moved by system calls on the descriptor. Only under `RLIMIT_FSIZE` are they mapped, 128 KiB
+//! at a time.
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::board::Board;
 use crate::layout::{ADDRESS_BASE, DEVICE_REGION_BYTES, TABLE_BYTES, device_of};
+use crate::window;
 
 /// Where processes copy host memory through, behind the tables and before the first device.
 const SCRATCH_OFFSET: u64 = 1 << 40;
@@ -39,6 +41,9 @@ impl Board {
     /// Copies host memory to the device. The caller has checked the device range; a bad host range is `EFAULT`.
     pub fn write_device(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         let offset = file_offset(address, bytes.len() as u64)?;
+        if window::is_needed() {
+            return window::write_at(self.descriptor(), offset, bytes);
+        }
         let mut done = 0;
         while done < bytes.len() {
             match pwrite(self.descriptor(), &bytes[done..], offset + done as u64) {
@@ -90,6 +95,9 @@ impl Board {
     /// Copies host memory to host memory by system calls alone, so that a bad range is `EFAULT` and no crash. The bytes
     /// pass through a part of the board that belongs to process `pid`, one call at a time.
     pub fn copy_host(&self, pid: u32, to: &mut [u8], from: &[u8]) -> Result<(), Errno> {
+        if window::is_needed() {
+            return window::copy(to, from);
+        }
         let length = to.len().min(from.len());
         let offset = SCRATCH_OFFSET + u64::from(pid) * SCRATCH_BYTES;
         let mut done = 0;

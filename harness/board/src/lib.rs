@@ -6,8 +6,8 @@
 //! environment variable [`BOARD_VARIABLE`] and keeps one row per object there, owned by the process that made it.
 //!
 //! What is promised:
-//! - Only the tables are mapped, and of them only the touched pages count. Device bytes move by `pread` and `pwrite`
-//!   alone, so they appear in nobody's resident set.
+//! - Only the tables are mapped, and of them only the touched pages count. Device bytes move by `pread` and `pwrite`, so
+//!   they appear in nobody's resident set. (A process under `RLIMIT_FSIZE` writes through a window of 128 KiB instead.)
 //! - Every system call goes through rustix's raw backend: nothing here passes a preloaded libc wrapper.
 //! - A process may die at any instruction. Rows become valid by their last store, counters are recomputed by the next
 //!   holder of the lock, and the lock is the kernel's (a POSIX record lock), which releases it at death.
@@ -15,8 +15,7 @@
 //!
 //! What is not: a board is no security border. A subject that writes into the mapping on purpose can spoil it.
 //! The record lock excludes processes and an internal mutex excludes threads; two copies of this crate in *one* process
-//! (a harness that loads the emulator into itself) would not exclude each other. A process under `RLIMIT_FSIZE` cannot
-//! move bytes to the device.
+//! (a harness that loads the emulator into itself) would not exclude each other.
 
 mod board;
 mod bytes;
@@ -27,6 +26,7 @@ mod object;
 mod owner;
 mod snapshot;
 mod table;
+mod window;
 
 pub use board::{Board, BoardConfig, BoardDevice};
 pub use error::BoardError;

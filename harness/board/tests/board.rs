@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use spillproof_board::{
     Board, BoardConfig, BoardDevice, BoardError, NewObject, ObjectKind, Owner, device_of,
     rounded_bytes,
@@ -282,6 +283,28 @@ fn child() {
                 board.lock().unwrap().remove(row);
             }
         }
+        "write under a limit" => {
+            let limit = Rlimit {
+                current: Some(4096),
+                maximum: Some(4096),
+            };
+            setrlimit(Resource::Fsize, limit).unwrap();
+            let address = board
+                .lock()
+                .unwrap()
+                .take_address(0, CAPACITY_BYTES)
+                .unwrap();
+            let contents: Vec<u8> = (0..300_007u32).map(|at| (at * 7) as u8).collect();
+            board.write_device(address + 5001, &contents).unwrap();
+            let mut out = vec![0; contents.len()];
+            board.read_device(address + 5001, &mut out).unwrap();
+            assert!(out == contents);
+            out.fill(0);
+            board
+                .copy_host(std::process::id(), &mut out, &contents)
+                .unwrap();
+            assert!(out == contents);
+        }
         other => panic!("unknown role {other}"),
     }
 }
@@ -325,6 +348,15 @@ fn a_process_that_dies_with_the_lock_blocks_nobody() {
     let status = child_command(&board, "die locked").status().unwrap();
     assert!(!status.success());
     assert_eq!(board.snapshot().unwrap().devices[0].used_bytes, 0);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_does_not_stop_device_writes() {
+    let board = board(1);
+    let output = child_command(&board, "write under a limit")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", output.status);
 }
 
 #[test]
