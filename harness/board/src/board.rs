@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{
     FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_lock, fstat,
     ftruncate, memfd_create, open,
@@ -11,6 +11,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec, pread};
 use rustix::process::getpid;
 
+use crate::descriptor::Descriptor;
 use crate::error::BoardError;
 use crate::layout::{
     DEVICE_REGION_BYTES, FILE_BYTES, LAYOUT_VERSION, MAGIC, MAX_DEVICES, device, device_word,
@@ -43,7 +44,7 @@ pub struct BoardDevice {
 #[derive(Debug)]
 pub struct Board {
     // `None` only while being dropped, so that the descriptor closes under the lock.
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<Descriptor>,
     words: Words,
     path: PathBuf,
 }
@@ -67,7 +68,7 @@ impl Board {
         };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let descriptor = memfd_create("spillproof-board", flags).map_err(fail("create"))?;
-        let descriptor = above_standard_streams(descriptor).map_err(fail("duplicate"))?;
+        let descriptor = above_standard_streams(descriptor.into()).map_err(fail("duplicate"))?;
         ftruncate(&descriptor, FILE_BYTES).map_err(fail("size"))?;
         // Nobody can shrink the file below the others' mappings.
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW).map_err(fail("seal"))?;
@@ -91,7 +92,7 @@ impl Board {
         let path = PathBuf::from(format!(
             "/proc/{}/fd/{}",
             getpid().as_raw_pid(),
-            descriptor.as_raw_fd()
+            descriptor.as_fd().as_raw_fd()
         ));
         Ok(Board {
             descriptor: Some(descriptor),
@@ -111,7 +112,7 @@ impl Board {
         };
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let descriptor = open(path, flags, Mode::empty()).map_err(fail("open"))?;
-        let descriptor = above_standard_streams(descriptor).map_err(fail("duplicate"))?;
+        let descriptor = above_standard_streams(descriptor.into()).map_err(fail("duplicate"))?;
         let mut first = [0u8; 16];
         let count = pread(&descriptor, &mut first, 0).map_err(fail("read"))?;
         let mut word = [0u8; 8];
@@ -214,9 +215,9 @@ fn lock_threads() -> MutexGuard<'static, ()> {
 }
 
 /// A subject that was started with a standard stream closed must not find the board under its number.
-fn above_standard_streams(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
-    if descriptor.as_raw_fd() > 2 {
+fn above_standard_streams(descriptor: Descriptor) -> Result<Descriptor, Errno> {
+    if descriptor.as_fd().as_raw_fd() > 2 {
         return Ok(descriptor);
     }
-    fcntl_dupfd_cloexec(&descriptor, 3)
+    fcntl_dupfd_cloexec(&descriptor, 3).map(Descriptor::from)
 }

@@ -19,6 +19,7 @@
 
 mod board;
 mod bytes;
+mod descriptor;
 mod error;
 mod layout;
 mod map;

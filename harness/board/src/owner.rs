@@ -4,6 +4,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read};
 use rustix::process::getpid;
 
+use crate::descriptor::Descriptor;
+
 /// A process, by number and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner {
@@ -42,12 +44,8 @@ struct Stat {
 
 fn read_stat(pid: u32) -> Option<Stat> {
     let path = format!("/proc/{pid}/stat");
-    let file = open(
-        path.as_str(),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = Descriptor::from(open(path.as_str(), flags, Mode::empty()).ok()?);
     let mut buffer = [0u8; 1024];
     let mut length = 0;
     while length < buffer.len() {

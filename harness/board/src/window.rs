@@ -9,12 +9,13 @@ use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::slice;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::BorrowedFd;
 use rustix::io::{Errno, read, write};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
 
+use crate::descriptor::Descriptor;
 use crate::layout::FILE_BYTES;
 
 /// A pipe takes this much at once.
@@ -54,15 +55,18 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> Result<(), Errno> {
 }
 
 struct Pipe {
-    out: OwnedFd,
-    into: OwnedFd,
+    out: Descriptor,
+    into: Descriptor,
 }
 
 impl Pipe {
     fn new() -> Result<Pipe, Errno> {
         // Not blocking: a pipe of less than the usual size takes part of a chunk.
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Pipe { out, into })
+        Ok(Pipe {
+            out: out.into(),
+            into: into.into(),
+        })
     }
 
     /// Moves `from` into `to`, which is as long, through the pipe.
