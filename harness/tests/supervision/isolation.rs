@@ -163,8 +163,14 @@ fn file_limit() {
 /// A harness with one subject; prints the subject's pid, and waits to be killed.
 pub(crate) fn run_harness(directory: &Path) -> ExitCode {
     let sandbox = Sandbox::create(directory, "harness").unwrap();
-    let subject =
-        Subject::spawn(&command("behaves"), &sandbox, Vec::new(), Limits::default()).unwrap();
+    // One that would not notice its socket closing.
+    let subject = Subject::spawn(
+        &command("never_answers_hello"),
+        &sandbox,
+        Vec::new(),
+        Limits::default(),
+    )
+    .unwrap();
     println!("{}", subject.pid());
     thread::sleep(Duration::from_secs(3600));
     ExitCode::SUCCESS
