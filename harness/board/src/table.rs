@@ -276,3 +276,43 @@ impl Drop for Locked<'_> {
         self.board.unlock();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What the next holder of the lock finds after one that died in the middle of a change.
+    use super::*;
+    use crate::board::{BoardConfig, BoardDevice};
+
+    #[test]
+    fn counters_are_recomputed_after_an_unfinished_change() {
+        let device = BoardDevice {
+            capacity_bytes: 8192,
+            name: String::new(),
+        };
+        let devices = vec![device];
+        let board = Board::create(&BoardConfig { devices }).unwrap();
+        let mut locked = board.lock().unwrap();
+        let address = locked.take_address(0, 4096).unwrap();
+        let object = NewObject {
+            kind: ObjectKind::DeviceMemory,
+            device: 0,
+            bytes: 4096,
+            address,
+            call: "cuMemAlloc_v2",
+            serial: 1,
+        };
+        let row = locked.insert(Owner::current(), object).unwrap();
+        drop(locked);
+        // As a process leaves it that died after clearing the row and before counting.
+        board.words().set(header::CHANGING, 1);
+        board.words().set(row_word(row.0) + row::STATE, 0);
+        assert_eq!(board.lock().unwrap().used_bytes(0), 0);
+        let next = board
+            .lock()
+            .unwrap()
+            .insert(Owner::current(), object)
+            .unwrap();
+        assert_eq!(next, row);
+        assert_eq!(board.lock().unwrap().used_bytes(0), 4096);
+    }
+}

@@ -269,6 +269,10 @@ fn child() {
                 .unwrap();
             std::process::abort();
         }
+        "lock" => {
+            let locked = board.lock().unwrap();
+            assert_eq!(locked.used_bytes(0), 512);
+        }
         "churn" => {
             for _ in 0..300 {
                 let mut locked = board.lock().unwrap();
@@ -357,6 +361,30 @@ fn a_limit_on_the_size_of_files_does_not_stop_device_writes() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", output.status);
+}
+
+#[test]
+fn a_process_waits_for_the_lock_of_another() {
+    let board = board(1);
+    let mut locked = board.lock().unwrap();
+    let mut child = child_command(&board, "lock").spawn().unwrap();
+    let is_waiting = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let pid = child.id().to_string();
+        let mut waiting = locks.lines().filter(|line| line.contains("->"));
+        waiting.any(|line| line.split_whitespace().any(|field| field == pid))
+    };
+    let waited = (0..5000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        is_waiting()
+    });
+    assert!(waited, "the child never waited for the lock");
+    let address = locked.take_address(0, 512).unwrap();
+    locked
+        .insert(Owner::current(), memory(address, 512))
+        .unwrap();
+    drop(locked);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
