@@ -6,7 +6,7 @@ use crate::{
     model::{Dtype, from_safetensors},
 };
 use safetensors::tensor::{Dtype as TheirDtype, TensorView, serialize};
-use std::{fs, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::mpsc, thread, time::Duration};
 use tempfile::TempDir;
 
 /// A file with this header and this many bytes of data.
@@ -128,6 +128,9 @@ fn tensors_are_visited_in_the_order_of_their_bytes_and_each_is_a_block() {
         .collect();
     assert_eq!(blocks, [(2, 0), (3, 4096)]);
     assert_eq!(contents(&layout, &source, "a"), [2, 3, 4]);
+    let mut part = [0; 2];
+    source.read(1, 1, &mut part).unwrap();
+    assert_eq!(part, [3, 4], "a window of a block");
 }
 
 #[test]
@@ -296,7 +299,13 @@ fn what_is_no_regular_file_is_refused_at_once() {
         directory.path().to_owned(),
         PathBuf::from("/dev/zero"),
     ] {
-        let error = from_safetensors(&path).unwrap_err();
+        // Elsewhere, so that waiting for a FIFO's writer is a failure and not a hang.
+        let (answer, answered) = mpsc::channel();
+        thread::spawn(move || answer.send(from_safetensors(&path).map(|_| ())));
+        let error = answered
+            .recv_timeout(Duration::from_secs(10))
+            .unwrap()
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
         assert!(error.to_string().contains("not a regular file"), "{error}");
     }
