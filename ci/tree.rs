@@ -32,6 +32,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// What tests may depend on beyond that.
 const TEST_ARROWS: &[(&str, &[&str])] = &[
+    // Its own tests load it as a library from disk, so cargo must build it for them.
+    ("fixtures/cuda-emulator", &["spillproof-cuda-emulator"]),
     ("fixtures/subjects", &["spillproof-cuda-emulator"]),
     (".", &["spillproof-cuda-emulator"]),
 ];
