@@ -47,16 +47,12 @@ impl Engine {
     }
 
     fn load_blocks(&self, number: u64, source: &Arc<Source>) -> Result<(), Error> {
-        let (layout, start) = {
-            let mut state = self.state();
-            let model = state.model(number)?;
-            (Arc::clone(&model.layout), model.last_use)
-        };
+        let layout = Arc::clone(&self.state().model(number)?.layout);
         for (block, block_layout) in layout.blocks.iter().enumerate() {
             let buffer = self.allocate(
                 number,
                 block_layout.bytes,
-                &|state| others_then_own(state, number, start, Some(block)),
+                &|state| others_then_own(state, number),
                 &mut 0,
             )?;
             let source = Arc::clone(source);

@@ -64,13 +64,12 @@ impl Engine {
     fn begin_walk(&self, name: &str) -> Result<Walk, Error> {
         let mut state = self.state();
         let model = state.find(name)?.number;
-        let start = state.tick();
+        let now = state.tick();
         let entry = state.model(model)?;
-        entry.last_use = start;
+        entry.last_use = now;
         Ok(Walk {
             model,
             layout: Arc::clone(&entry.layout),
-            start,
             brought: Vec::new(),
             recoveries: 0,
         })
@@ -110,11 +109,11 @@ impl Engine {
         if bytes == 0 {
             return Ok(None);
         }
-        let (model, start) = (walk.model, walk.start);
+        let model = walk.model;
         self.allocate(
             model,
             bytes,
-            &|state| others_then_own(state, model, start, None),
+            &|state| others_then_own(state, model),
             &mut walk.recoveries,
         )
         .map(Some)
@@ -140,11 +139,11 @@ impl Engine {
         };
         let is_there = self.state().block(id)?.device.is_some();
         if !is_there {
-            let (model, start) = (walk.model, walk.start);
+            let model = walk.model;
             let buffer = self.allocate(
                 model,
                 walk.layout.blocks[block].bytes,
-                &|state| others_then_own(state, model, start, Some(block)),
+                &|state| others_then_own(state, model),
                 &mut walk.recoveries,
             )?;
             self.load_block(id, buffer)?;
@@ -191,22 +190,14 @@ impl Engine {
 struct Walk {
     model: u64,
     layout: Arc<Layout>,
-    /// When it began.
-    start: u64,
     /// Blocks that were not on the device before; all have host copies until the walk ends.
     brought: Vec<BlockId>,
     recoveries: u64,
 }
 
-/// What leaves for a block of `model`, in order, never the block itself.
-pub(super) fn others_then_own(
-    state: &mut State,
-    model: u64,
-    walk_start: u64,
-    block: Option<usize>,
-) -> Result<Vec<BlockId>, Error> {
+/// What leaves for a block of `model`, in order.
+pub(super) fn others_then_own(state: &mut State, model: u64) -> Result<Vec<BlockId>, Error> {
     let mut order = state.leaving_order(Some(model));
-    let own = state.model(model)?.leaving_order_in_walk(walk_start);
-    order.extend(own.into_iter().filter(|id| Some(id.block) != block));
+    order.extend(state.model(model)?.leaving_order());
     Ok(order)
 }

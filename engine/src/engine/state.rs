@@ -130,28 +130,14 @@ impl Model {
     }
 
     /// Blocks on the device in the order in which they leave (E11): most recently visited first, which for a model
-    /// that is visited again and again from the start keeps most of what the next visit begins with.
+    /// that is visited again and again from the start keeps most of what the next visit begins with. In the middle of
+    /// a visit that means: what it has visited, the latest first, then what it has still to visit, the last first.
     pub(super) fn leaving_order(&self) -> Vec<BlockId> {
         let mut loaded: Vec<usize> = (0..self.blocks.len())
             .filter(|block| self.blocks[*block].device.is_some())
             .collect();
         loaded.sort_by_key(|block| std::cmp::Reverse((self.blocks[*block].last_use, *block)));
         loaded.into_iter().map(|block| self.id(block)).collect()
-    }
-
-    /// As [`Self::leaving_order`], in the middle of a walk that began at `start`: blocks that it has visited, most
-    /// recent first, then those that it has still to visit, the last one first.
-    pub(super) fn leaving_order_in_walk(&self, start: u64) -> Vec<BlockId> {
-        let mut order = self.leaving_order();
-        let visited = |id: &BlockId| self.blocks[id.block].last_use > start;
-        order.sort_by_key(|id| {
-            if visited(id) {
-                (0, 0)
-            } else {
-                (1, self.blocks.len() - id.block)
-            }
-        });
-        order
     }
 
     pub(super) fn id(&self, block: usize) -> BlockId {

@@ -74,7 +74,7 @@ impl Engine {
         let buffer = self.allocate(
             id.model,
             bytes,
-            &|state| others_then_own(state, id.model, 0, Some(id.block)),
+            &|state| others_then_own(state, id.model),
             &mut 0,
         )?;
         let address = buffer.address();
