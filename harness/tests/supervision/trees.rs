@@ -42,6 +42,11 @@ fn is_gone(pid: u32) -> bool {
     matches!(probe::process(pid), Err(ProbeError::Gone { .. }))
 }
 
+/// Not even a zombie.
+fn is_reaped(pid: u32) -> bool {
+    !fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
 /// The process that was left, once it is there.
 fn left(sandbox: &Sandbox) -> u32 {
     let path = sandbox.work_dir().join("left");
@@ -64,7 +69,7 @@ fn left_behind(behaviour: &str) {
     assert_eq!(processes.len(), 1);
     assert_eq!(processes[0].pid, pid);
     assert!(processes[0].command.contains(behaviour), "{processes:?}");
-    assert!(is_gone(pid));
+    assert!(is_reaped(pid));
 }
 
 fn killed_with_daemon() {
@@ -76,15 +81,15 @@ fn killed_with_daemon() {
     // The harness killed the subject: what it leaves then is not its fault.
     assert_eq!(ended.findings, []);
     assert!(ended.killed);
-    assert!(is_gone(pid));
+    assert!(is_reaped(pid));
 }
 
 fn dropped_with_daemon() {
     let bench = Bench::greeted("forks_a_daemon");
     let (subject, pid) = (bench.subject.pid(), left(&bench.sandbox));
     drop(bench);
-    assert!(is_gone(pid));
-    assert!(is_gone(subject));
+    assert!(is_reaped(pid));
+    assert!(is_reaped(subject));
 }
 
 fn thread_ends() {
