@@ -7,12 +7,16 @@ use std::collections::{HashMap, HashSet};
 /// Payloads start at multiples of this many bytes of the file (E19).
 pub(crate) const FILE_ALIGNMENT_BYTES: u64 = 4096;
 
+/// A block starts at a multiple of this many bytes of its storage, as device allocations do: a tensor keeps the alignment that it
+/// had in its storage, which kernels may rely on.
+const DEVICE_ALIGNMENT_BYTES: u64 = 256;
+
 /// Blocks and tensors of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// In visiting order.
     pub(crate) tensors: Vec<TensorLayout>,
-    /// In the order of their first tensors, which is the order of leaving.
+    /// In the order of their first tensors.
     pub(crate) blocks: Vec<BlockLayout>,
     /// Length of a file that holds every block, padding included.
     pub(crate) file_bytes: u64,
@@ -37,7 +41,8 @@ pub(crate) struct TensorLayout {
     pub(crate) span_bytes: u64,
 }
 
-/// A maximal run of bytes of one storage that tensors cover: the unit of residency (E17, E18).
+/// A maximal run of bytes of one storage that tensors cover, from the alignment before it on: the unit of residency
+/// (E17, E18).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlockLayout {
     /// Length, bytes; never 0.
@@ -184,7 +189,7 @@ struct Run {
     tensors: Vec<usize>,
 }
 
-/// Merges overlapping and touching spans; the result is in the order of each run's first tensor.
+/// Merges overlapping and touching spans, each from the alignment before it on; the result is in the order of each run's first tensor.
 fn covered_runs(placed: &[PlacedTensor]) -> Vec<Run> {
     let mut order: Vec<usize> = (0..placed.len())
         .filter(|index| placed[*index].span_bytes > 0)
@@ -193,15 +198,16 @@ fn covered_runs(placed: &[PlacedTensor]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for index in order {
         let tensor = &placed[index];
+        let start = tensor.start - tensor.start % DEVICE_ALIGNMENT_BYTES;
         let end = tensor.start + tensor.span_bytes;
         match runs.last_mut() {
-            Some(run) if run.storage == tensor.storage && tensor.start <= run.end => {
+            Some(run) if run.storage == tensor.storage && start <= run.end => {
                 run.end = run.end.max(end);
                 run.tensors.push(index);
             }
             Some(_) | None => runs.push(Run {
                 storage: tensor.storage,
-                start: tensor.start,
+                start,
                 end,
                 tensors: vec![index],
             }),
