@@ -8,8 +8,8 @@
 //! - **Upper bound**: the largest, over the spans between two samples, of the smaller of
 //!   - *by faults*: A_{i−1} + f_i pages. A private or shared page becomes resident by a fault, and subjects run with
 //!     transparent huge pages off, so that each brings in one page.
-//!   - *by the mark*: H_i − min(F_{i−1}, F_i) + f_i · 64 KiB. A + F never passed H_i, and file pages that left and came
-//!     back in between did so by faults, each of which maps 64 KiB around it at most.
+//!   - *by the mark*: H_i, for A + F never passed it. File pages are not taken off: those that stayed cannot be told from
+//!     those that left and came back, 64 KiB a fault, and where faults are too few for that, their own bound is the smaller one anyway.
 //!
 //! The kernel keeps the mark from counters that may lag by a batch of pages per processor; that lag is added.
 //! Neither depends on how often a sample is taken: on a busy machine spans grow, faults do not. File pages hardly matter
@@ -18,9 +18,6 @@
 //! Not seen: what children of the process hold, swapped pages, and pages that a device driver maps without a fault.
 
 use super::ProcessMemory;
-
-/// Most file pages that one fault maps around it, bytes (the kernel's default of `fault_around_bytes`).
-const FAULT_AROUND_BYTES: u64 = 64 << 10;
 
 /// Whether a peak stayed within a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +74,7 @@ impl PeakBounds {
         // A huge page comes with one fault and is not in the mark: what either end showed of them is added.
         let huge = self.last.hugetlb_bytes.max(memory.hugetlb_bytes);
         let by_faults = before.saturating_add(faults.saturating_mul(self.units.page_bytes)) + huge;
-        let returned = faults.saturating_mul(FAULT_AROUND_BYTES);
-        let floor = self
-            .last
-            .file_bytes
-            .min(memory.file_bytes)
-            .saturating_sub(returned);
-        let mark = memory.high_water_bytes + self.units.lag_bytes();
-        let by_mark = mark.saturating_sub(floor) + huge;
+        let by_mark = memory.high_water_bytes + self.units.lag_bytes() + huge;
         let upper = if mark_holds {
             by_mark.min(by_faults)
         } else {

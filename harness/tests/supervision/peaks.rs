@@ -92,6 +92,10 @@ fn reset() {
         PeakVerdict::Within,
         "{reading:?}"
     );
+    assert!(
+        reading.high_water_bytes <= reading.start.resident_bytes() + SLACK_BYTES,
+        "{reading:?}"
+    );
 }
 
 fn file_read() {

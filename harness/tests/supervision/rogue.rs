@@ -329,10 +329,11 @@ impl Map {
         // SAFETY: a new map at an address of the kernel's choice.
         let start =
             unsafe { mman::mmap_anonymous(None, NonZero::new(bytes).unwrap(), protection, flags) };
-        Self {
-            start: start.unwrap(),
-            bytes,
-        }
+        let start = start.unwrap();
+        // An engine may ask for huge pages; a kernel without them refuses.
+        // SAFETY: the map is ours, and this long.
+        let _ = unsafe { mman::madvise(start, bytes, mman::MmapAdvise::MADV_HUGEPAGE) };
+        Self { start, bytes }
     }
 
     fn fill(&mut self) {
