@@ -17,6 +17,14 @@ fn tensor(fields: &str) -> Result<Manifest, Error> {
     manifest(&format!(r#"{{"name":"t","storage":"s",{fields}}}"#))
 }
 
+/// A storage of 2048 bytes: room for blocks with gaps between them.
+fn roomy_manifest(tensors: &str) -> Manifest {
+    let text = format!(
+        r#"{{"storages":[{{"name":"s","bytes":2048,"fill":{{"seed":1}}}}],"tensors":[{tensors}]}}"#
+    );
+    Manifest::from_json(&text).unwrap()
+}
+
 fn layout(manifest: &Manifest) -> Layout {
     from_manifest(manifest).unwrap().0
 }
@@ -181,15 +189,14 @@ fn every_dtype_of_the_protocol_parses_to_itself() {
 
 #[test]
 fn tied_and_touching_tensors_are_one_block_and_a_gap_makes_two() {
-    let manifest = manifest(
-        r#"{"name":"late","dtype":"u8","shape":[4],"storage":"s","byte_offset":40},
-           {"name":"tied","dtype":"f32","shape":[2],"storage":"s","byte_offset":8},
-           {"name":"twin","dtype":"u8","shape":[8],"storage":"s","byte_offset":8},
-           {"name":"touch","dtype":"u8","shape":[1],"storage":"s","byte_offset":16},
-           {"name":"overlap","dtype":"u8","shape":[4],"storage":"s","byte_offset":6},
-           {"name":"gap","dtype":"u8","shape":[1],"storage":"s","byte_offset":18}"#,
-    )
-    .unwrap();
+    let manifest = roomy_manifest(
+        r#"{"name":"late","dtype":"u8","shape":[4],"storage":"s","byte_offset":1024},
+           {"name":"tied","dtype":"f32","shape":[2],"storage":"s","byte_offset":258},
+           {"name":"twin","dtype":"u8","shape":[8],"storage":"s","byte_offset":258},
+           {"name":"touch","dtype":"u8","shape":[1],"storage":"s","byte_offset":266},
+           {"name":"overlap","dtype":"u8","shape":[4],"storage":"s","byte_offset":256},
+           {"name":"gap","dtype":"u8","shape":[1],"storage":"s","byte_offset":512}"#,
+    );
     let layout = layout(&manifest);
     assert_eq!(
         blocks(&layout),
@@ -209,6 +216,22 @@ fn tied_and_touching_tensors_are_one_block_and_a_gap_makes_two() {
 }
 
 #[test]
+fn a_tensor_keeps_the_alignment_that_it_has_in_its_storage() {
+    let manifest = roomy_manifest(
+        r#"{"name":"odd","dtype":"u8","shape":[3],"storage":"s","byte_offset":517},
+           {"name":"even","dtype":"f32","shape":[3],"storage":"s","byte_offset":1040}"#,
+    );
+    let layout = layout(&manifest);
+    assert_eq!(blocks(&layout), [(8, 0, &[0usize][..]), (28, 4096, &[1])]);
+    let offsets: Vec<u64> = layout
+        .tensors
+        .iter()
+        .map(|tensor| tensor.offset_bytes)
+        .collect();
+    assert_eq!(offsets, [517 % 256, 1040 % 256]);
+}
+
+#[test]
 fn a_small_view_of_a_huge_storage_is_a_small_block() {
     let manifest = Manifest::from_json(
         r#"{"storages":[{"name":"huge","bytes":18446744073709551615,"fill":{"seed":1}}],
@@ -220,13 +243,12 @@ fn a_small_view_of_a_huge_storage_is_a_small_block() {
 
 #[test]
 fn empty_tensors_have_no_block_and_do_not_join_others() {
-    let manifest = manifest(
+    let manifest = roomy_manifest(
         r#"{"name":"e","dtype":"f32","shape":[0,4],"storage":"s"},
            {"name":"a","dtype":"u8","shape":[2],"storage":"s"},
            {"name":"m","dtype":"u8","shape":[0],"storage":"s","byte_offset":3},
-           {"name":"b","dtype":"u8","shape":[2],"storage":"s","byte_offset":4}"#,
-    )
-    .unwrap();
+           {"name":"b","dtype":"u8","shape":[2],"storage":"s","byte_offset":512}"#,
+    );
     let layout = layout(&manifest);
     assert_eq!(blocks(&layout), [(2, 0, &[1usize][..]), (2, 4096, &[3])]);
     assert_eq!(
