@@ -1,7 +1,7 @@
 //! Cases: experiments as pure data.
 
 use spillproof_protocol::{Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier};
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -93,6 +93,29 @@ impl Gpu {
                 ..
             } => *devices != 1 || *cuinit_result != 0 || !withheld.is_empty(),
         }
+    }
+}
+
+impl fmt::Display for Gpu {
+    /// `1 × 32 MiB`, and what is wrong with the driver.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Present {
+            devices,
+            vram_bytes,
+            cuinit_result,
+            withheld,
+        } = self
+        else {
+            return f.write_str("no CUDA library");
+        };
+        write!(f, "{devices} × {} MiB", vram_bytes / MIB)?;
+        if *cuinit_result != 0 {
+            write!(f, ", cuInit returns {cuinit_result}")?;
+        }
+        if !withheld.is_empty() {
+            write!(f, ", without {}", withheld.join(", "))?;
+        }
+        Ok(())
     }
 }
 

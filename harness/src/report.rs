@@ -101,7 +101,7 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let _ = writeln!(text, "  settings:  {}", settings.join(" "));
-    let _ = writeln!(text, "  device:    {:?}", run.case.gpu);
+    let _ = writeln!(text, "  gpu:       {}", run.case.gpu);
     let _ = writeln!(text, "  steps:     open: {}", came_back(&run.open));
     for step in &run.steps {
         let _ = writeln!(
