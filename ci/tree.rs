@@ -34,7 +34,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 const TEST_ARROWS: &[(&str, &[&str])] = &[
     // Its own tests load it as a library from disk, so cargo must build it for them.
     ("fixtures/cuda-emulator", &["spillproof-cuda-emulator"]),
-    ("fixtures/subjects", &["spillproof-cuda-emulator"]),
+    (
+        "fixtures/subjects",
+        &["spillproof-board", "spillproof-cuda-emulator"],
+    ),
     (".", &["spillproof-cuda-emulator"]),
 ];
 
