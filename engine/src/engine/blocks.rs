@@ -9,7 +9,10 @@ use crate::{
     cuda::DeviceBuffer,
     transfer::{DeviceSpan, FileRange, ModelFile, TransferPath},
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What a store did.
 pub(super) struct Stored {
@@ -18,9 +21,14 @@ pub(super) struct Stored {
 }
 
 impl Engine {
-    /// Makes sure that the host holds the block. The device's copy stays as it is; on an error nothing is left on
-    /// the host (E24).
-    pub(super) fn store(&self, id: BlockId, destination: Destination) -> Result<Stored, Error> {
+    /// Makes sure that the host holds the block, in its reserved range when it goes to its file. The device's copy stays
+    /// as it is; on an error nothing is left on the host (E24).
+    pub(super) fn store(
+        &self,
+        id: BlockId,
+        destination: Destination,
+        reserved: Option<FileRange>,
+    ) -> Result<Stored, Error> {
         let stored = match destination {
             Destination::Release => Stored {
                 written_bytes: 0,
@@ -35,7 +43,12 @@ impl Engine {
                     path: TransferPath::Staged,
                 }
             }
-            Destination::File => self.store_to_file(id)?,
+            Destination::File => {
+                let range = reserved.ok_or_else(|| {
+                    Error::Internal("a block goes to a file without reserved space".into())
+                })?;
+                self.store_to_file(id, range)?
+            }
         };
         self.map_block(id)?;
         if stored.path != TransferPath::None {
@@ -44,9 +57,9 @@ impl Engine {
         Ok(stored)
     }
 
-    fn store_to_file(&self, id: BlockId) -> Result<Stored, Error> {
+    fn store_to_file(&self, id: BlockId, range: FileRange) -> Result<Stored, Error> {
         let span = self.span_of(id)?;
-        let range = Arc::new(self.take_range(id)?);
+        let range = Arc::new(range);
         let checksums = self.transfer.store(span, &range)?;
         if self.settings.durable() {
             range.sync()?;
@@ -57,6 +70,19 @@ impl Engine {
             written_bytes,
             path: self.transfer.path(),
         })
+    }
+
+    /// Reserves space for every block that goes to a file before any byte is written (E25), in the order of the files: blocks
+    /// may leave in any order, and space that was reserved backwards would lie in as many pieces as there are blocks.
+    pub(super) fn reserve(
+        &self,
+        blocks: impl Iterator<Item = BlockId>,
+    ) -> Result<BTreeMap<BlockId, FileRange>, Error> {
+        let ordered: BTreeSet<BlockId> = blocks.collect();
+        ordered
+            .into_iter()
+            .map(|id| Ok((id, self.take_range(id)?)))
+            .collect()
     }
 
     /// Space for the block in the model's file; in a new one when there is none, or when the old contents are still

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     BlockFacts, Destination, Error, HostCopy, MemoryRequest, Plan, ShortTier, Shortfall, TierFacts,
-    memory, plan,
+    memory, plan, transfer::FileRange,
 };
 
 impl Engine {
@@ -51,9 +51,15 @@ impl Engine {
             // What any stream has still to write into these blocks must be in the copies (E21).
             self.context.synchronize()?;
         }
+        let to_files = plan
+            .moves
+            .iter()
+            .filter(|each| each.destination == Destination::File);
+        let mut reserved = self.reserve(to_files.map(|each| candidates[each.index]))?;
         let mut moves = Vec::with_capacity(plan.moves.len());
         for planned in &plan.moves {
-            moves.push(self.leave(candidates[planned.index], planned.destination)?);
+            let id = candidates[planned.index];
+            moves.push(self.leave(id, planned.destination, reserved.remove(&id))?);
         }
         Ok(FreeReport {
             extent: plan.extent,
@@ -114,8 +120,13 @@ impl Engine {
         }
     }
 
-    fn leave(&self, id: BlockId, destination: Destination) -> Result<Moved, Error> {
-        let stored = self.store(id, destination)?;
+    fn leave(
+        &self,
+        id: BlockId,
+        destination: Destination,
+        reserved: Option<FileRange>,
+    ) -> Result<Moved, Error> {
+        let stored = self.store(id, destination, reserved)?;
         let bytes = self.release_block(id)?;
         let mut state = self.state();
         let to = state.block(id)?.tier().unwrap_or(Tier::Vram);

@@ -63,8 +63,8 @@ pub(super) struct FileCopy {
     pub(super) checksums: Checksums,
 }
 
-/// Names a block over models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names a block over models. Their order is that of the blocks in the models' files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BlockId {
     pub(super) model: u64,
     pub(super) block: usize,
