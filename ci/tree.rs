@@ -72,15 +72,23 @@ fn sources(endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![root()];
     while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for entry in fs::read_dir(&directory).expect("the tree can be listed") {
+            let path = entry.expect("the tree can be listed").path();
+            let name = path
+                .file_name()
+                .expect("an entry has a name")
+                .to_string_lossy()
+                .into_owned();
             if path.is_dir() {
                 if !name.starts_with('.') && name != "target" {
                     pending.push(path);
                 }
             } else if endings.iter().any(|ending| name.ends_with(ending)) {
-                found.push(path.strip_prefix(root()).unwrap().to_owned());
+                found.push(
+                    path.strip_prefix(root())
+                        .expect("below the root")
+                        .to_owned(),
+                );
             }
         }
     }
