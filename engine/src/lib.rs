@@ -1,4 +1,41 @@
 //! An offload engine for models made of named tensors: it moves them between device memory, RAM and files.
+//!
+//! Inference servers run models that are larger than VRAM and RAM. This engine brings tensors to the device as a request visits
+//! them, lets earlier ones go when memory runs out, and gives memory back on request: all of it, or at least so many
+//! bytes. What leaves goes to RAM while there is plenty, else to a file that is mapped back or only read again.
+//!
+//! ```no_run
+//! use spillproof_engine::{Engine, Error, MemoryRequest, ModelSource, Settings};
+//!
+//! # fn run_layer(_name: &str, _address: u64) -> Result<(), Error> { Ok(()) }
+//! # fn main() -> Result<(), Error> {
+//! // The environment (`MMAP_MEM_THRESHOLD_GB`, `OFFLOAD_…`) lies on top of what is set here.
+//! let settings = Settings::builder().directory("/var/tmp/offload").environment().build()?;
+//! let engine = Engine::open(settings)?;
+//! engine.load("unet", ModelSource::Safetensors("unet.safetensors".into()))?;
+//! // 64 MiB of workspace; each tensor is on the device while its visitor runs.
+//! engine.request("unet", 64 << 20, &mut |tensor| run_layer(tensor.name(), tensor.address()))?;
+//! engine.free_memory(None, MemoryRequest::Full)?;
+//! let view = engine.map("unet", "conv_in.weight")?;
+//! let mut first = [0; 16];
+//! view.read_at(0, &mut first)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Memory
+//! Besides what settings send to RAM, the engine holds its staging budget ([`SettingsBuilder::staging_bytes`], 48 MiB by
+//! default), pinned where the driver allows it, whatever the size of the models.
+//!
+//! # Files
+//! Each model has one file in a directory of the engine's own, locked, mode 0700, with a checksum per slot of data. Files
+//! are never trusted by name and go with the last tensor or view that needs them; what a killed process left is removed
+//! at the next start.
+//!
+//! # What it does not do
+//! There is no hardware abstraction layer: a device that is not CUDA is refused. Operations that move bytes run one
+//! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. A file that somebody truncates in the
+//! microseconds between the check of its length and the copy from a map can still end the process with a `SIGBUS`.
 
 mod cuda;
 mod engine;
