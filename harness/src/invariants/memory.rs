@@ -1,14 +1,17 @@
 //! `rss`: the peak of anonymous and shared memory within each step, and what is left at the end.
 //!
 //! Limit: baseline + declared staging + the case's slack + what the case's settings send to RAM;
-//! never the size of the model. File-backed pages do not count: the kernel may drop them at any
+//! never the size of the model. A leak that is too small for any single step shows as a trend over the requests of a model.
+//! File-backed pages do not count: the kernel may drop them at any
 //! time. Peaks come from the kernel's resettable high-water mark; `probe::PeakReading` says what is
 //! certain about them.
 
 use crate::{
+    case::Action,
     observation::{Reading, Run},
     probe::{PeakVerdict, ProcessReading},
 };
+use std::collections::BTreeMap;
 
 /// One mebibyte, for messages.
 const MIB: f64 = 1048576.0;
@@ -51,6 +54,7 @@ pub(super) fn rss(run: &Run) -> Vec<String> {
             ));
         }
     }
+    wrong.extend(trends(run));
     let settled = run
         .settled
         .as_ref()
@@ -67,4 +71,59 @@ pub(super) fn rss(run: &Run) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Fewest requests of one model that make a trend; the first fifth of them is warm-up.
+const TREND_REQUESTS: usize = 20;
+
+/// Growth over the requests of one model that counts as a leak, bytes. Healthy engines show less than a tenth of it.
+const TREND_BYTES: f64 = 2.0 * MIB;
+
+/// Memory that grows request by request: a robust slope beyond the budget *and* medians that rise block by block.
+fn trends(run: &Run) -> Vec<String> {
+    let mut after: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for step in run.judged_steps() {
+        if let (Action::Request { model, .. }, Some(process)) = (&step.action, &step.after.process)
+        {
+            let bytes = anon_shared_bytes(process) as f64;
+            after.entry(model).or_default().push(bytes);
+        }
+    }
+    let grown = after.iter().filter_map(|(model, bytes)| {
+        let growth = growth_bytes(bytes)?;
+        (growth > TREND_BYTES).then(|| {
+            format!(
+                "anonymous + shared memory grew by {:.1} MiB over {} requests of {model} (limit {:.1})",
+                growth / MIB,
+                bytes.len(),
+                TREND_BYTES / MIB
+            )
+        })
+    });
+    grown.collect()
+}
+
+/// Growth by the Theil–Sen slope, where the medians of four blocks rise from each to the next.
+fn growth_bytes(readings: &[f64]) -> Option<f64> {
+    if readings.len() < TREND_REQUESTS {
+        return None;
+    }
+    let steady = &readings[readings.len() / 5..];
+    let mut slopes = Vec::new();
+    for (early, from) in steady.iter().enumerate() {
+        for (late, to) in steady.iter().enumerate().skip(early + 1) {
+            slopes.push((to - from) / (late - early) as f64);
+        }
+    }
+    let medians: Vec<f64> = steady
+        .chunks(steady.len().div_ceil(4))
+        .map(|block| median(block.to_vec()))
+        .collect();
+    let rises = medians.windows(2).all(|pair| pair[0] < pair[1]);
+    rises.then(|| median(slopes) * (readings.len() - 1) as f64)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

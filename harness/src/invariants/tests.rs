@@ -277,6 +277,30 @@ fn a_peak_over_the_limit_trips_rss_and_one_at_it_does_not() {
 }
 
 #[test]
+fn memory_that_grows_with_every_request_trips_rss_and_noise_does_not() {
+    let requests = |growth_bytes: fn(u64) -> u64| {
+        move |run: &mut Run| {
+            run.steps = (0..25)
+                .map(|index| {
+                    let mut step = request(b"right");
+                    let process = step.after.process.as_mut().unwrap();
+                    process.rss_anon_bytes += growth_bytes(index);
+                    step
+                })
+                .collect();
+        }
+    };
+    assert_eq!(
+        tripped(requests(|index| index * 128 * 1024)),
+        [InvariantId::Rss]
+    );
+    assert_eq!(tripped(requests(|index| index * 64 * 1024)), []);
+    assert_eq!(tripped(requests(|index| (index % 3) * 3 * MIB)), []);
+    let once = |index| if index > 12 { 6 * MIB } else { 0 };
+    assert_eq!(tripped(requests(once)), []);
+}
+
+#[test]
 fn one_descriptor_or_thread_or_mapping_too_many_trips_its_invariant() {
     let opened = |run: &mut Run| {
         settled_process(run).descriptors.insert("/x".into(), 1);
