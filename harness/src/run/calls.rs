@@ -68,6 +68,7 @@ impl Session<'_> {
             Action::Ballast { .. } | Action::ReleaseBallast => return Ok(None),
         }))
     }
+
     pub(super) fn status(&mut self) -> Result<StatusReply, Stop> {
         match self.ask(&Request::Status(NoArgs {})) {
             Ok(status) => Ok(status),
@@ -77,6 +78,7 @@ impl Session<'_> {
             }
         }
     }
+
     /// Calls a verb and reads its result; what is not of the documented form is a finding.
     pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Outcome> {
         match self.subject.call(request, self.run.case.limits.call) {

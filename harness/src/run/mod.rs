@@ -1,6 +1,7 @@
 //! Runs one case: a subject process, its steps, and a reading of everything around each of them.
 
 mod calls;
+mod disturb;
 mod readings;
 mod session;
 mod step;
@@ -83,7 +84,6 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         device: &device,
         sandbox: &sandbox,
         bench,
-        ordinal: ordinal(kind),
         ballast: None,
         shadows: BTreeMap::new(),
         justified_bytes: 0,
@@ -136,12 +136,5 @@ fn prepare(
         (DeviceKind::Cuda { ordinal }, Gpu::Present { .. }) => {
             Ok(DeviceUnderTest::Cuda(CudaGpu::open(*ordinal)?))
         }
-    }
-}
-/// The device's number among those that the subject sees.
-fn ordinal(kind: &DeviceKind) -> u32 {
-    match kind {
-        DeviceKind::Emulated => 0,
-        DeviceKind::Cuda { ordinal } => *ordinal,
     }
 }

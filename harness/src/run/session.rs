@@ -29,7 +29,6 @@ pub(super) struct Session<'a> {
     pub(super) device: &'a DeviceUnderTest,
     pub(super) sandbox: &'a Sandbox,
     pub(super) bench: &'a Bench,
-    pub(super) ordinal: u32,
     pub(super) ballast: Option<Ballast>,
     pub(super) shadows: BTreeMap<String, Shadow>,
     pub(super) justified_bytes: u64,
@@ -54,6 +53,7 @@ impl From<ProbeError> for Stop {
         Self::Harness(error.into())
     }
 }
+
 impl Session<'_> {
     pub(super) fn drive(&mut self) -> Result<(), HarnessError> {
         match self.drive_until_stopped() {
@@ -71,6 +71,7 @@ impl Session<'_> {
             return self.after_refusal();
         }
         self.warm_up()?;
+        self.restore_device()?;
         let baseline = self.reading()?;
         self.justified_bytes = 0;
         self.run.baseline = Some(baseline);
@@ -86,7 +87,8 @@ impl Session<'_> {
 
     fn open(&mut self) -> Outcome {
         let named = self.run.case.device_name.clone();
-        let device = named.unwrap_or_else(|| format!("cuda:{}", self.ordinal));
+        // Whichever GPU it is, the subject sees it alone.
+        let device = named.unwrap_or_else(|| "cuda:0".into());
         let started = Instant::now();
         let outcome = self.call(&Request::Open(OpenArgs { device }));
         self.run.open_wall = started.elapsed();
@@ -171,7 +173,7 @@ impl Session<'_> {
 
     /// With every disturbance gone, everything must be served in the same process.
     pub(super) fn second_round(&mut self) -> Result<(), Stop> {
-        self.ballast = None;
+        self.restore_device()?;
         for model in self.loaded() {
             let action = Action::Request {
                 model,

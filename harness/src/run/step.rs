@@ -2,7 +2,6 @@
 
 use super::session::{Session, Stop, WARM_UP};
 use crate::{
-    ballast::Ballast,
     case::{Action, Expect, MIB, Model},
     error::HarnessError,
     observation::{Outcome, Phase, StepRecord},
@@ -74,42 +73,7 @@ impl Session<'_> {
             Ok(())
         }
     }
-    /// What happens beside the subject.
-    pub(super) fn disturb(&mut self, action: &Action) -> Result<Outcome, Stop> {
-        match action {
-            Action::Ballast { leave_bytes } => {
-                if self.ballast.is_none() {
-                    let ballast = Ballast::start(
-                        &self.bench.ballast,
-                        self.ordinal,
-                        &self.device.environment(),
-                    )?;
-                    self.ballast = Some(ballast);
-                }
-                if let Some(ballast) = &mut self.ballast {
-                    let free = ballast.leave(*leave_bytes)?;
-                    if free > *leave_bytes {
-                        let doubt = format!(
-                            "the ballast left {free} bytes of device memory free, {leave_bytes} were wanted"
-                        );
-                        self.run.doubts.push(doubt);
-                    }
-                }
-            }
-            Action::ReleaseBallast => {
-                if let Some(ballast) = &mut self.ballast {
-                    ballast.release()?;
-                }
-            }
-            Action::Load { .. }
-            | Action::Request { .. }
-            | Action::Modify { .. }
-            | Action::Free { .. }
-            | Action::ReadBack { .. }
-            | Action::Drop { .. } => {}
-        }
-        Ok(Outcome::Done)
-    }
+
     /// Keeps the harness's own idea of the models up to date.
     pub(super) fn account(&mut self, action: &Action, outcome: &Outcome) -> Result<(), Stop> {
         let broken = |error: crate::shadow::ShadowError| HarnessError::Case(error.to_string());
@@ -145,6 +109,7 @@ impl Session<'_> {
         }
         Ok(())
     }
+
     pub(super) fn expected(
         &mut self,
         action: &Action,
@@ -164,6 +129,7 @@ impl Session<'_> {
             None => BTreeMap::new(),
         }
     }
+
     pub(super) fn model(&self, name: &str) -> Result<Model, HarnessError> {
         if name == WARM_UP {
             return Ok(warm_up_model());

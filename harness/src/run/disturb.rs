@@ -1,0 +1,64 @@
+//! What happens to the device beside the subject.
+
+use super::session::{Session, Stop};
+use crate::{
+    ballast::Ballast,
+    case::{Action, Gpu},
+    device::DeviceUnderTest,
+    observation::Outcome,
+};
+
+/// A real driver gives memory out in units of this many bytes, so that much more than asked may stay free.
+const DRIVER_UNIT_BYTES: u64 = 2 << 20;
+
+impl Session<'_> {
+    /// Does what an action asks for beside the subject; nothing for the subject's own actions.
+    pub(super) fn disturb(&mut self, action: &Action) -> Result<Outcome, Stop> {
+        match action {
+            Action::Ballast { leave_bytes } => self.leave(*leave_bytes)?,
+            Action::ReleaseBallast => self.restore_device()?,
+            Action::Load { .. }
+            | Action::Request { .. }
+            | Action::Modify { .. }
+            | Action::Free { .. }
+            | Action::ReadBack { .. }
+            | Action::Drop { .. } => {}
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The device as the case describes it: an emulated one has its size, a real one is made small by the ballast.
+    pub(super) fn restore_device(&mut self) -> Result<(), Stop> {
+        match (self.device, &self.run.case.gpu) {
+            (DeviceUnderTest::Cuda(_), Gpu::Present { vram_bytes, .. }) => self.leave(*vram_bytes),
+            (DeviceUnderTest::Cuda(_), Gpu::Absent)
+            | (DeviceUnderTest::Absent { .. } | DeviceUnderTest::Emulated(_), _) => {
+                self.ballast = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn leave(&mut self, leave_bytes: u64) -> Result<(), Stop> {
+        let ballast = match &mut self.ballast {
+            Some(ballast) => ballast,
+            none @ None => {
+                let ballast = Ballast::start(&self.bench.ballast, 0, &self.device.environment())?;
+                none.insert(ballast)
+            }
+        };
+        // What it holds already may be too much.
+        ballast.release()?;
+        let free = ballast.leave(leave_bytes)?;
+        let unit = match self.device {
+            DeviceUnderTest::Absent { .. } | DeviceUnderTest::Emulated(_) => 0,
+            DeviceUnderTest::Cuda(_) => DRIVER_UNIT_BYTES,
+        };
+        if free > leave_bytes + unit {
+            self.run.doubts.push(format!(
+                "the ballast left {free} bytes of device memory free, {leave_bytes} were wanted"
+            ));
+        }
+        Ok(())
+    }
+}
