@@ -1,10 +1,17 @@
 //! A run as text that must be the same on every machine: steps, destinations, error kinds, digests.
 //!
-//! Left out, because machines differ: times, memory, the number of recoveries, paths, messages.
+//! Left out, because machines differ: times, memory, the number of recoveries, paths, messages; and, once device memory
+//! ran short, what exactly was resident: drivers differ in how much they keep for themselves.
 
-use crate::observation::{Outcome, Run, StepRecord};
-use spillproof_protocol::{Digest, FreeMemoryReply};
-use std::{collections::BTreeMap, fmt::Write as _};
+use crate::{
+    case::Action,
+    observation::{Outcome, Run, StepRecord},
+};
+use spillproof_protocol::{Digest, FreeMemoryReply, Tier};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// Models of more tensors than this are shown by one digest over all of theirs.
 const LISTED_TENSORS: usize = 24;
@@ -14,12 +21,18 @@ const LISTED_TENSORS: usize = 24;
 pub fn render(run: &Run) -> String {
     let mut text = format!("{}\nopen: {}\n", run.case.id(), outcome(&run.open));
     let mut listed = Vec::new();
+    let mut short = false;
     for step in run
         .steps
         .iter()
         .filter(|step| step.phase != crate::observation::Phase::WarmUp)
     {
-        let _ = writeln!(text, "{}: {}", step.action.label(), outcome(&step.outcome));
+        let came_back = match &step.outcome {
+            Outcome::Freed(reply) if short => freed_after_shortage(reply),
+            other => outcome(other),
+        };
+        let _ = writeln!(text, "{}: {came_back}", step.action.label());
+        short |= ran_short(step);
         if let Some(digests) = digests(step)
             && !listed.contains(&digests)
         {
@@ -32,6 +45,36 @@ pub fn render(run: &Run) -> String {
         }
     }
     text
+}
+
+/// Whether the step let something go that the case had not asked to go.
+fn ran_short(step: &StepRecord) -> bool {
+    match (&step.action, &step.outcome) {
+        (Action::Request { .. }, Outcome::Served(reply)) => reply.recoveries > 0,
+        (Action::Load { model }, _) => step.status_after.iter().any(|status| {
+            let others = status
+                .models
+                .iter()
+                .zip(step.status_before.iter().flat_map(|s| &s.models));
+            let pushed_out = others
+                .into_iter()
+                .any(|(after, before)| after.device_bytes < before.device_bytes);
+            let loaded = status.models.iter().filter(|found| found.name == *model);
+            let mut tensors = loaded.flat_map(|found| &found.tensors);
+            pushed_out || tensors.any(|tensor| tensor.tier != Tier::Vram)
+        }),
+        _ => false,
+    }
+}
+
+fn freed_after_shortage(reply: &FreeMemoryReply) -> String {
+    let tiers: BTreeSet<&str> = reply.moves.iter().map(|one| one.to.name()).collect();
+    let tiers: Vec<&str> = tiers.into_iter().collect();
+    format!(
+        "{}, what was resident to {}",
+        reply.extent,
+        tiers.join(" and ")
+    )
 }
 
 fn digests(step: &StepRecord) -> Option<&BTreeMap<String, Digest>> {
