@@ -196,9 +196,14 @@ impl Context {
     /// Tries once more to free what the driver refused to take back.
     pub(crate) fn reclaim(&self) -> Result<(), Error> {
         let refused = std::mem::take(&mut self.unreleased().allocations);
+        let tried = !refused.is_empty();
         let mut first_error = Ok(());
         for (address, bytes) in refused {
             first_error = first_error.and(self.free(address, bytes));
+        }
+        if tried && first_error.is_ok() {
+            // Made good: nothing is left to be told of.
+            self.unreleased().unseen = None;
         }
         first_error
     }

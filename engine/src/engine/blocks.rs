@@ -50,6 +50,7 @@ impl Engine {
                 self.store_to_file(id, range)?
             }
         };
+        self.check_file_copy(id)?;
         self.map_block(id)?;
         if stored.path != TransferPath::None {
             self.state().block(id)?.path = Some(stored.path);
@@ -94,7 +95,7 @@ impl Engine {
             (Arc::clone(&model.layout), model.file.upgrade())
         };
         let block = &layout.blocks[id.block];
-        if let Some(file) = current {
+        if let Some(file) = current.filter(|file| file.check_len().is_ok()) {
             let range = FileRange::take(&file, id.block, block.file_offset, block.bytes)?;
             if let Some(range) = range {
                 return Ok(range);
@@ -131,6 +132,25 @@ impl Engine {
         };
         if let Some(map) = copy.and_then(|copy| copy.range.map().ok()) {
             self.state().block(id)?.map = Some(Arc::new(map));
+        }
+        Ok(())
+    }
+
+    /// A file that somebody cut must not make the device let go of the good bytes (E22, E23): its copy is forgotten and
+    /// the next offload writes another one, to another file.
+    fn check_file_copy(&self, id: BlockId) -> Result<(), Error> {
+        let copy = {
+            let mut state = self.state();
+            let block = state.block(id)?;
+            match block.host_copy() {
+                HostCopy::File => block.file.clone(),
+                HostCopy::None | HostCopy::Ram => None,
+            }
+        };
+        let Some(copy) = copy else { return Ok(()) };
+        if let Err(error) = copy.range.check_len() {
+            self.state().block(id)?.invalidate_host_copies();
+            return Err(error);
         }
         Ok(())
     }

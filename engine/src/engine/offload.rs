@@ -42,7 +42,10 @@ impl Engine {
         candidates: &[BlockId],
         request: MemoryRequest,
     ) -> Result<FreeReport, Error> {
-        let plan = self.plan(candidates, request)?;
+        let mut plan = self.plan(candidates, request)?;
+        if self.forget_cut_files(candidates, &plan)? {
+            plan = self.plan(candidates, request)?;
+        }
         let stores = |destination| match destination {
             Destination::Release => false,
             Destination::Ram | Destination::File => true,
@@ -68,6 +71,30 @@ impl Engine {
         })
     }
 
+    /// A file that somebody cut must not make the device let go of the only good bytes (E22, E23): its copies of blocks on
+    /// the device are forgotten, and the blocks go to another file. Whether there were any.
+    fn forget_cut_files(&self, candidates: &[BlockId], plan: &Plan) -> Result<bool, Error> {
+        let released = plan
+            .moves
+            .iter()
+            .filter(|each| each.destination == Destination::Release);
+        let mut forgot = false;
+        for planned in released {
+            let mut state = self.state();
+            let block = state.block(candidates[planned.index])?;
+            let copy = match block.host_copy() {
+                HostCopy::File => block.file.clone(),
+                HostCopy::None | HostCopy::Ram => None,
+            };
+            let Some(copy) = copy else { continue };
+            if copy.range.check_len().is_err() {
+                state.forget_copies_in(copy.range.file());
+                forgot = true;
+            }
+        }
+        Ok(forgot)
+    }
+
     fn plan(&self, candidates: &[BlockId], request: MemoryRequest) -> Result<Plan, Error> {
         let (facts, kept_ram_bytes) = {
             let mut state = self.state();
@@ -75,7 +102,12 @@ impl Engine {
                 .iter()
                 .map(|id| facts_of(&mut state, *id))
                 .collect::<Result<Vec<_>, _>>()?;
-            (facts, state.ram_bytes())
+            let in_memory = if self.directory.counts_as_ram() {
+                state.file_copy_bytes()
+            } else {
+                0
+            };
+            (facts, state.ram_bytes().saturating_add(in_memory))
         };
         let tiers = if facts.iter().any(|block| block.copy == HostCopy::None) {
             self.tiers(kept_ram_bytes)?

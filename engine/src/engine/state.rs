@@ -241,6 +241,25 @@ impl State {
             .sum()
     }
 
+    /// Forgets the copies in one file of blocks that are on the device; those that are only there keep their chance.
+    pub(super) fn forget_copies_in(&mut self, file: &Arc<ModelFile>) {
+        let blocks = self.models.iter_mut().flat_map(|model| &mut model.blocks);
+        for block in blocks.filter(|block| block.device.is_some()) {
+            let is_there = |copy: &Arc<FileCopy>| Arc::ptr_eq(copy.range.file(), file);
+            if block.file.as_ref().is_some_and(is_there) {
+                block.invalidate_host_copies();
+            }
+        }
+    }
+
+    /// Bytes that the blocks' file copies take, padding included.
+    pub(super) fn file_copy_bytes(&self) -> u64 {
+        self.blocks()
+            .filter_map(|(_, block)| block.file.as_ref())
+            .map(|copy| copy.range.file_bytes())
+            .sum()
+    }
+
     pub(super) fn tier_bytes(&self) -> TierBytes {
         let mut tiers = TierBytes::default();
         for (bytes, block) in self.blocks() {

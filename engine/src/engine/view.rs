@@ -8,10 +8,7 @@ use crate::{
     transfer::RamCopy,
 };
 use memmap2::{Mmap, UncheckedAdvice};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Pages of a map that are resident at a time for a reader, bytes.
@@ -39,8 +36,6 @@ struct FileBacking {
     // Dropped before the file's range is given back.
     map: Option<Arc<Mmap>>,
     copy: Arc<FileCopy>,
-    /// Chunks whose checksums this view has seen to be right.
-    verified: Vec<AtomicBool>,
 }
 
 impl Engine {
@@ -70,17 +65,7 @@ impl Engine {
                     FileTier::Mapped if map.is_some() => Tier::Mapped,
                     FileTier::Mapped | FileTier::Closed => Tier::File,
                 };
-                let verified = (0..copy.checksums.count())
-                    .map(|_| AtomicBool::new(false))
-                    .collect();
-                (
-                    tier,
-                    Backing::File(FileBacking {
-                        map,
-                        copy,
-                        verified,
-                    }),
-                )
+                (tier, Backing::File(FileBacking { map, copy }))
             }
             Some((None, None, _)) => {
                 return Err(Error::NotOnHost {
@@ -139,9 +124,9 @@ impl TensorView {
         self.tier
     }
 
-    /// Copies bytes of its span, from `offset` on. From a file: the length is checked first and each chunk's checksum
-    /// before the first byte of it is handed out, so that a file that somebody cut or changed is an error, not wrong
-    /// weights (E22). What is not caught is a cut within the microseconds between the check and the copy.
+    /// Copies bytes of its span, from `offset` on. From a file: the length is checked first, and the bytes that are handed out
+    /// are those whose checksum was right, so that a file that somebody cut or changed is an error, not wrong weights (E22);
+    /// `out` holds zeros then. What is not caught is a cut within the microseconds between the check and the copy.
     ///
     /// # Errors
     /// The range leaves the span, or the file is corrupt or cannot be read.
@@ -164,34 +149,32 @@ impl FileBacking {
         if out.is_empty() {
             return Ok(());
         }
-        let chunk_bytes = self.copy.checksums.chunk_bytes();
+        let checksums = &self.copy.checksums;
         let end = start + out.len() as u64;
-        for chunk in start / chunk_bytes..end.div_ceil(chunk_bytes) {
-            self.verify(chunk)?;
+        let what = self.copy.range.file().path().display().to_string();
+        for chunk in start / checksums.chunk_bytes()..end.div_ceil(checksums.chunk_bytes()) {
+            let chunk_start = chunk * checksums.chunk_bytes();
+            let chunk_end = (chunk_start + checksums.chunk_bytes()).min(self.copy.range.bytes());
+            let (mut hash, mut at) = (Xxh3::new(), chunk_start);
+            // One pass: the bytes that are hashed are those that are handed out.
+            self.sweep(chunk_start, chunk_end, &mut |window| {
+                let window_end = at + window.len() as u64;
+                let (from, to) = (start.max(at), end.min(window_end));
+                if from < to {
+                    let target = &mut out[(from - start) as usize..(to - start) as usize];
+                    target.copy_from_slice(&window[(from - at) as usize..(to - at) as usize]);
+                    hash.update(&window[..(from - at) as usize]);
+                    hash.update(target);
+                    hash.update(&window[(to - at) as usize..]);
+                } else {
+                    hash.update(window);
+                }
+                at = window_end;
+            })?;
+            checksums
+                .verify_sum(chunk, hash.digest(), &what)
+                .inspect_err(|_| out.fill(0))?;
         }
-        let mut rest = out;
-        self.sweep(start, end, &mut |window| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(window.len());
-            head.copy_from_slice(window);
-            rest = tail;
-        })
-    }
-
-    fn verify(&self, chunk: u64) -> Result<(), Error> {
-        let is_verified = &self.verified[chunk as usize];
-        if is_verified.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let start = chunk * self.copy.checksums.chunk_bytes();
-        let end = (start + self.copy.checksums.chunk_bytes()).min(self.copy.range.bytes());
-        let mut hash = Xxh3::new();
-        self.sweep(start, end, &mut |window| hash.update(window))?;
-        self.copy.checksums.verify_sum(
-            chunk,
-            hash.digest(),
-            &self.copy.range.file().path().display().to_string(),
-        )?;
-        is_verified.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -36,13 +36,13 @@ impl Engine {
             found
         };
         let address = self.bring_in_alone(id)?;
-        // Writes that other streams still do to the block come before this one.
-        self.context.synchronize()?;
         let target = DeviceSpan {
             address: address + offset_bytes,
             bytes: span_bytes,
         };
         let written = catch_unwind(AssertUnwindSafe(|| {
+            // Writes that other streams still do to the block come before this one.
+            self.context.synchronize()?;
             self.staged.write_device(target, contents)
         }));
         match written {
@@ -51,11 +51,12 @@ impl Engine {
                 Ok(())
             }
             Ok(Err(error)) => {
-                self.abandon_write(id)?;
+                // The error that began it tells more; memory that the driver keeps is counted in the status.
+                let _ = self.abandon_write(id);
                 Err(error)
             }
             Err(panic) => {
-                self.abandon_write(id)?;
+                let _ = self.abandon_write(id);
                 resume_unwind(panic)
             }
         }

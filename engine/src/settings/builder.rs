@@ -4,6 +4,7 @@ use super::{
     Device, FileTier, Settings, TmpfsPolicy,
     size::{Unit, parse_size},
 };
+use crate::transfer::CHECKSUM_BYTES;
 use crate::{error::Error, policy::Threshold};
 use std::{
     ffi::{OsStr, OsString},
@@ -26,7 +27,7 @@ const MAX_STAGING_BYTES: u64 = 1 << 40;
 const MAX_IO_THREADS: usize = 256;
 
 /// The unit of direct I/O, and of every offset in a spill file.
-const SLOT_GRANULE_BYTES: u64 = 4096;
+const SLOT_GRANULE_BYTES: u64 = CHECKSUM_BYTES;
 
 /// A value, and who gave it: what an error about it must name.
 #[derive(Clone, Debug)]

@@ -91,7 +91,7 @@ impl Settings {
         self.staging_bytes
     }
 
-    /// Bytes of one staging slot: the budget divided among the I/O threads, a multiple of 4096.
+    /// Bytes of one staging slot: the budget divided among the I/O threads, a multiple of 256 KiB.
     #[must_use]
     pub fn slot_bytes(&self) -> u64 {
         self.slot_bytes

@@ -84,7 +84,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
     assert_eq!(settings.directory(), Path::new("/b"));
     assert_eq!(settings.staging_bytes(), 10 * MIB);
     assert_eq!(settings.io_threads(), 3);
-    assert_eq!(settings.slot_bytes(), 10 * MIB / 3 / 4096 * 4096);
+    assert_eq!(settings.slot_bytes(), 3 * MIB + MIB / 4);
     assert_eq!(settings.threshold(), Threshold::Below(2 * GIB));
     assert_eq!(settings.ram_limit_bytes(), Some(GIB / 4));
     assert_eq!(settings.file_tier(), FileTier::Closed);

@@ -173,7 +173,7 @@ impl SpillFile {
     /// [`Error::Io`].
     pub(crate) fn discard(&self, offset: u64, bytes: u64) -> Result<(), Error> {
         let (start, length) = self.range(offset, bytes)?;
-        if bytes == 0 {
+        if bytes == 0 || !self.directory.is_ours() {
             return Ok(());
         }
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

@@ -1,4 +1,7 @@
 //! A checksum per chunk, so that workers verify chunks independently and a reader only those that it reads.
+//!
+//! Files have chunks of [`CHECKSUM_BYTES`]: small enough that whoever reads a few bytes need not hash megabytes for them. Slots
+//! are whole multiples of it.
 
 use crate::Error;
 use std::sync::{
@@ -6,6 +9,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Bytes of a file that share a checksum.
+pub(crate) const CHECKSUM_BYTES: u64 = 256 << 10;
 
 /// The xxh3-64 of every chunk of a block, without padding. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,6 +38,34 @@ impl Checksums {
     /// Number of chunks.
     pub(crate) fn count(&self) -> u64 {
         self.sums.len() as u64
+    }
+
+    /// Records every chunk of a window that starts at `offset`, a chunk's start, and ends at a chunk's end or the block's.
+    pub(crate) fn record_window(&self, offset: u64, contents: &[u8]) {
+        for (chunk, part) in self.window(offset, contents) {
+            self.record(chunk, part);
+        }
+    }
+
+    /// Verifies every chunk of such a window.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming what was read and the first chunk that differs.
+    pub(crate) fn verify_window(
+        &self,
+        offset: u64,
+        contents: &[u8],
+        what: &str,
+    ) -> Result<(), Error> {
+        for (chunk, part) in self.window(offset, contents) {
+            self.verify(chunk, part, what)?;
+        }
+        Ok(())
+    }
+
+    fn window<'a>(&self, offset: u64, contents: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
+        debug_assert!(offset.is_multiple_of(self.chunk_bytes));
+        (offset / self.chunk_bytes..).zip(contents.chunks(self.chunk_bytes as usize))
     }
 
     pub(crate) fn record(&self, chunk: u64, contents: &[u8]) {
@@ -63,6 +97,20 @@ impl Checksums {
 mod tests {
     //! That a changed byte is noticed, in the right chunk.
     use super::*;
+
+    #[test]
+    fn windows_are_recorded_and_verified_chunk_by_chunk() {
+        let checksums = Checksums::new(10, 2);
+        let block: Vec<u8> = (0..10).collect();
+        checksums.record_window(0, &block[..6]);
+        checksums.record_window(6, &block[6..]);
+        checksums.verify_window(4, &block[4..], "file").unwrap();
+        checksums.verify(4, &block[8..], "file").unwrap();
+        let error = checksums
+            .verify_window(4, &[4, 5, 6, 8, 8, 9], "file")
+            .unwrap_err();
+        assert!(error.to_string().contains("chunk 3"), "{error}");
+    }
 
     #[test]
     fn one_flipped_bit_is_corrupt_and_names_its_chunk() {

@@ -45,6 +45,11 @@ impl ModelFile {
     pub(crate) fn len(&self) -> u64 {
         self.file.len()
     }
+
+    /// Notices truncation (E22).
+    pub(crate) fn check_len(&self) -> Result<(), Error> {
+        self.file.check_len()
+    }
 }
 
 /// One block's range of a file. When the last holder lets go the range's space returns to the filesystem.

@@ -10,7 +10,7 @@ mod ram_copy;
 mod staged;
 mod workers;
 
-pub(crate) use checksums::Checksums;
+pub(crate) use checksums::{CHECKSUM_BYTES, Checksums};
 pub(crate) use file_range::{FileRange, ModelFile};
 pub(crate) use ram_copy::RamCopy;
 pub(crate) use staged::{SourceRead, Staged};

@@ -2,8 +2,8 @@
 //! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread.
 
 use super::{
-    Checksums, Contents, DeviceSpan, FileRange, RamCopy, Traffic, Transfer, TransferPath,
-    file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
+    CHECKSUM_BYTES, Checksums, Contents, DeviceSpan, FileRange, RamCopy, Traffic, Transfer,
+    TransferPath, file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
 };
 use crate::{
     Error,
@@ -21,6 +21,8 @@ pub(crate) struct Staged {
     lanes: Arc<Lanes>,
     slot_bytes: u64,
     traffic: Arc<Traffic>,
+    /// Why slots are pageable: settled when they were made, so that nobody waits for a lane to learn it.
+    pageable_reasons: Vec<String>,
 }
 
 /// One lane a thread. Callers who read or write device memory themselves share the first.
@@ -48,11 +50,16 @@ impl Staged {
         let slot_len = usize::try_from(slot_bytes)
             .map_err(|_| Error::InvalidArgument(format!("a slot of {slot_bytes} bytes")))?;
         let lanes = (0..io_threads)
-            .map(|_| Lane::new(context, slot_len).map(Mutex::new))
-            .collect::<Result<_, _>>()?;
+            .map(|_| Lane::new(context, slot_len))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pageable_reasons = lanes
+            .iter()
+            .filter_map(|lane| lane.refusal().map(ToString::to_string))
+            .collect();
         Ok(Self {
+            pageable_reasons,
             workers: Workers::new(io_threads)?,
-            lanes: Arc::new(Lanes(lanes)),
+            lanes: Arc::new(Lanes(lanes.into_iter().map(Mutex::new).collect())),
             slot_bytes,
             traffic,
         })
@@ -60,9 +67,7 @@ impl Staged {
 
     /// Why slots are pageable, one reason each; empty when all are pinned.
     pub(crate) fn pageable_reasons(&self) -> Vec<String> {
-        (0..self.lanes.0.len())
-            .filter_map(|thread| self.lanes.get(thread).refusal().map(ToString::to_string))
-            .collect()
+        self.pageable_reasons.clone()
     }
 
     /// Copies the span to anonymous memory.
@@ -133,6 +138,15 @@ impl Staged {
         self.slot_bytes as usize
     }
 
+    /// Settings make slots of whole multiples; others have a checksum a slot.
+    fn checksum_bytes(&self) -> u64 {
+        if self.slot_bytes.is_multiple_of(CHECKSUM_BYTES) {
+            CHECKSUM_BYTES
+        } else {
+            self.slot_bytes
+        }
+    }
+
     fn each_chunk(
         &self,
         span: DeviceSpan,
@@ -169,11 +183,11 @@ impl Transfer for Staged {
     }
 
     fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error> {
-        let checksums = Checksums::new(from.bytes, self.slot_bytes);
+        let checksums = Checksums::new(from.bytes, self.checksum_bytes());
         let (sums, target, traffic) =
             (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
         self.each_chunk(from, move |lane, chunk| {
-            sums.record(chunk.index, lane.download(chunk.address, chunk.len)?);
+            sums.record_window(chunk.offset, lane.download(chunk.address, chunk.len)?);
             // Slots are multiples of the alignment, so the last chunk's padding fits.
             let padded = padded_bytes(chunk.len as u64);
             let contents = &mut lane.slot()?[..padded as usize];
@@ -201,8 +215,8 @@ impl Transfer for Staged {
             let contents = &mut lane.slot()?[..chunk.len];
             source.read_exact_at(contents, chunk.offset)?;
             traffic.count_read(chunk.len as u64);
-            sums.verify(
-                chunk.index,
+            sums.verify_window(
+                chunk.offset,
                 contents,
                 &source.file().path().display().to_string(),
             )?;
