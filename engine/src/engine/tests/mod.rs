@@ -1,10 +1,15 @@
 //! The engine on a driver that can be told to fail. Journeys over the emulated driver, in a process of their own and
 //! seen from outside, are in the subjects' tests.
 
+mod aftermath;
+mod damage;
 mod faults;
+mod forks;
 mod host;
 mod journeys;
 mod recovery;
+mod shortages;
+mod waits;
 
 use super::*;
 use crate::{

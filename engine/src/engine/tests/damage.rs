@@ -1,0 +1,79 @@
+//! Files that somebody cut or changed behind the engine's back: no good bytes are lost to them, no wrong ones handed out.
+use super::*;
+use crate::FileTier;
+use std::os::unix::fs::FileExt;
+
+const M: &[(&str, u64)] = &[("a", 2 * MIB), ("b", MIB), ("c", MIB)];
+
+fn to_files(file_tier: FileTier) -> Fixture {
+    Fixture::with(8 * MIB, |builder| {
+        builder.threshold(TO_FILES).file_tier(file_tier)
+    })
+}
+
+fn cut(path: std::path::PathBuf) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(MIB).unwrap();
+}
+
+#[test]
+fn blocks_whose_file_was_cut_are_written_again_before_they_leave() {
+    for file_tier in [FileTier::Mapped, FileTier::Closed] {
+        let fixture = to_files(file_tier);
+        fixture.load("m", M);
+        fixture.free_all();
+        fixture.assert_served("m", M);
+        cut(fixture.spill_files().remove(0));
+        assert_eq!(fixture.free_all().freed_bytes, 4 * MIB);
+        fixture.assert_served("m", M);
+        fixture.finish();
+    }
+}
+
+#[test]
+fn a_block_written_after_its_file_was_cut_keeps_its_new_bytes() {
+    let fixture = to_files(FileTier::Mapped);
+    fixture.load("m", M);
+    fixture.free_all();
+    overwrite(&fixture.engine, "m", "a", 9);
+    cut(fixture.spill_files().remove(0));
+    let freed = fixture
+        .engine
+        .free_memory(Some("m"), MemoryRequest::Full)
+        .unwrap();
+    assert_eq!(freed.freed_bytes, 2 * MIB);
+    let mut seen = Vec::new();
+    // What only the cut file had is lost; "a" comes before it.
+    let outcome = fixture.engine.request("m", 0, &mut |tensor| {
+        if tensor.name() == "a" {
+            seen = vec![0; tensor.span_bytes() as usize];
+            tensor.read_at(0, &mut seen)?;
+        }
+        Ok(())
+    });
+    assert_eq!(outcome.unwrap_err().kind(), crate::ErrorKind::Corrupt);
+    assert!(!seen.is_empty() && seen.iter().all(|byte| *byte == 9));
+    fixture.finish();
+}
+
+#[test]
+fn a_view_notices_a_bit_that_flipped_after_it_had_read_the_same_bytes() {
+    for file_tier in [FileTier::Mapped, FileTier::Closed] {
+        let fixture = to_files(file_tier);
+        fixture.load("m", M);
+        fixture.free_all();
+        let view = fixture.engine.map("m", "a").unwrap();
+        let mut out = read(&view);
+        let path = fixture.spill_files().remove(0);
+        let file = std::fs::File::options().read(true).write(true).open(path);
+        let file = file.unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 7).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], 7).unwrap();
+        let error = view.read_at(0, &mut out).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{error}");
+        assert!(out.iter().all(|byte| *byte == 0), "nothing was handed out");
+        drop(view);
+        fixture.finish();
+    }
+}

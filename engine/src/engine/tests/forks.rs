@@ -1,0 +1,48 @@
+//! A forked child has its parent's values and none of its threads: it leaves everything alone, and waits for nobody.
+#![allow(unsafe_code)]
+use super::*;
+
+const M: &[(&str, u64)] = &[("a", 2 * MIB), ("b", MIB)];
+
+/// Runs `act` in a forked child, which ends well when `act` says so, and is ended by an alarm when it waits.
+fn in_forked_child(act: impl FnOnce() -> bool) {
+    // SAFETY: the child uses this test's engine and the allocator, which survives a fork; it never returns from here.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork failed");
+    if pid == 0 {
+        // SAFETY: an alarm that nobody handles ends the child.
+        unsafe { libc::alarm(10) };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        let code = i32::from(!matches!(outcome, Ok(true)));
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: `pid` is this thread's child, and `status` is a local.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(status, 0, "the child failed or waited for ever");
+}
+
+#[test]
+fn a_child_that_drops_what_it_was_born_with_leaves_the_parents_bytes() {
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", M);
+    fixture.free_all();
+    let mut view = Some(fixture.engine.map("m", "a").unwrap());
+    let good = contents(M).remove("a").unwrap();
+    // A second generation: the view holds the range in the first.
+    overwrite(&fixture.engine, "m", "a", 5);
+    fixture.free_all();
+    assert_eq!(fixture.spill_files().len(), 2);
+    let mut model = None;
+    in_forked_child(|| {
+        drop(view.take());
+        model = fixture.engine.state().models.pop();
+        drop(model.take());
+        true
+    });
+    assert!(read(view.as_ref().unwrap()) == good);
+    fixture.engine.make_resident("m").unwrap();
+    drop(view);
+    fixture.finish();
+}
