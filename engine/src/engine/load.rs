@@ -25,11 +25,12 @@ impl Engine {
     /// The name is taken; the manifest or file is not valid; device OOM that letting go did not cure; no place on the
     /// host for what has to leave. Everything of the new model is gone again then.
     pub fn load(&self, name: &str, source: ModelSource) -> Result<LoadReport, Error> {
-        let _operation = self.begin()?;
+        // Before the turn: a slow disk or a long header keeps nobody else waiting.
         let (layout, source) = match source {
             ModelSource::Manifest(manifest) => model::from_manifest(&manifest)?,
             ModelSource::Safetensors(path) => model::from_safetensors(&path)?,
         };
+        let _operation = self.begin()?;
         let number = self.state().add_loading(name, Arc::new(layout))?;
         let loaded = self.load_blocks(number, &Arc::new(source));
         if let Err(error) = loaded {
