@@ -4,12 +4,13 @@ use super::{
     Engine,
     state::{BlockId, State},
 };
-use crate::{Error, MemoryRequest, cuda::DeviceBuffer};
+use crate::{Error, HostCopy, MemoryRequest, cuda::DeviceBuffer};
 
 impl Engine {
     /// Allocates device memory. On OOM the blocks that `leaving` names leave, as many as are needed and in that
     /// order, until the allocation succeeds; each round frees something, so rounds are bounded by blocks (F2, F10).
-    /// Where the host has no room for them, the RAM copies that `model`'s walk keeps for its rollback go first.
+    /// Where the host has no room for them, those that it has copies of leave alone, which takes none; after them the
+    /// RAM copies go that `model`'s walk keeps for its rollback.
     ///
     /// # Errors
     /// Device OOM when nothing may leave any more, or whatever keeps blocks from leaving.
@@ -47,11 +48,20 @@ impl Engine {
             let candidates = leaving(&mut self.state())?;
             // Free memory may be in pieces, or a lie: then the next block has to do.
             let short = wanted.saturating_sub(free).max(1);
-            let report = match self.offload(&candidates, MemoryRequest::AtLeast(short)) {
-                Err(Error::HostMemory { .. }) if keeps_copies => {
-                    keeps_copies = false;
-                    self.settle(model)?;
-                    continue;
+            let request = MemoryRequest::AtLeast(short);
+            let report = match self.offload(&candidates, request) {
+                Err(shortage @ (Error::HostMemory { .. } | Error::DiskFull { .. })) => {
+                    let costless = self.with_host_copies(&candidates)?;
+                    let report = self.offload(&costless, request)?;
+                    if report.freed_bytes == 0 {
+                        if !matches!(shortage, Error::HostMemory { .. }) || !keeps_copies {
+                            return Err(shortage);
+                        }
+                        keeps_copies = false;
+                        self.settle(model)?;
+                        continue;
+                    }
+                    report
                 }
                 outcome => outcome?,
             };
@@ -59,6 +69,18 @@ impl Engine {
                 return Err(oom);
             }
         }
+    }
+
+    /// Those of `candidates` that leave without taking any room on the host.
+    fn with_host_copies(&self, candidates: &[BlockId]) -> Result<Vec<BlockId>, Error> {
+        let mut state = self.state();
+        let mut found = Vec::new();
+        for id in candidates {
+            if state.block(*id)?.host_copy() != HostCopy::None {
+                found.push(*id);
+            }
+        }
+        Ok(found)
     }
 
     /// Takes blocks that an operation brought in off the device again. They have kept their host copies, so nothing
