@@ -1,9 +1,12 @@
 //! A block's contents in anonymous host memory.
 
 use super::Checksums;
-use crate::Error;
+use crate::{Error, memory};
 use memmap2::{Mmap, MmapMut};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 /// Contents in anonymous maps, one a chunk: each returns to the system at once when dropped (E31), whatever the
 /// allocator would have kept.
@@ -63,11 +66,7 @@ impl RamCopyBuilder {
     /// # Errors
     /// The system has no memory for it.
     pub(super) fn put(&self, chunk: u64, contents: &[u8]) -> Result<(), Error> {
-        let failed = |source| Error::Io {
-            operation: "mmap",
-            path: "anonymous memory (RAM tier)".into(),
-            source,
-        };
+        let failed = |source| refused(contents.len() as u64, source);
         let mut memory = MmapMut::map_anon(contents.len()).map_err(failed)?;
         memory.copy_from_slice(contents);
         self.checksums.record(chunk, contents);
@@ -100,10 +99,25 @@ impl RamCopyBuilder {
     }
 }
 
+/// The error of a map that was not made; no memory is no place on the host.
+fn refused(wanted: u64, source: io::Error) -> Error {
+    if source.raw_os_error() == Some(libc::ENOMEM) {
+        // Asked for the message only.
+        let available = memory::available_bytes().unwrap_or(0);
+        return Error::HostMemory { wanted, available };
+    }
+    Error::Io {
+        operation: "mmap",
+        path: "anonymous memory (RAM tier)".into(),
+        source,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    //! Windows over chunk borders, and an incomplete copy.
+    //! Windows over chunk borders, an incomplete copy, and what a refused map means.
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn any_window_equals_the_same_window_of_the_whole() {
@@ -120,6 +134,17 @@ mod tests {
                 copy.read_at(start as u64, &mut out);
                 assert_eq!(out, whole[start..end], "{start}..{end}");
             }
+        }
+    }
+
+    #[test]
+    fn no_memory_for_a_map_is_no_host_memory_and_another_refusal_is_not() {
+        for (errno, kind) in [
+            (libc::ENOMEM, ErrorKind::HostMemory),
+            (libc::EPERM, ErrorKind::Io),
+        ] {
+            let error = refused(7, io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 

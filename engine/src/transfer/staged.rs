@@ -126,7 +126,10 @@ impl Staged {
         let mut offset = 0;
         while offset < to.bytes {
             let len = (to.bytes - offset).min(self.slot_bytes) as usize;
-            contents(offset, &mut lane.slot()?[..len])?;
+            let window = &mut lane.slot()?[..len];
+            // What `contents` leaves out must not be what the slot carried before.
+            window.fill(0);
+            contents(offset, window)?;
             lane.upload(to.address + offset, len)?;
             offset += len as u64;
         }

@@ -224,3 +224,19 @@ fn an_engine_that_is_dropped_without_close_leaves_nothing() {
     assert_eq!(driver.registered(), 0);
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
+
+#[test]
+fn what_a_write_leaves_out_is_zeros_and_no_other_tensors_bytes() {
+    let fixture = Fixture::with(8 * MIB, |builder| builder.threshold(TO_FILES).io_threads(1));
+    fixture.load("m", &[("a", 4096)]);
+    fixture.load("other", &[("x", 4096)]);
+    fixture
+        .engine
+        .write_tensor("m", "a", &mut |_, _| Ok(()))
+        .unwrap();
+    fixture.free_all();
+    let view = fixture.engine.map("m", "a").unwrap();
+    assert!(read(&view).iter().all(|byte| *byte == 0));
+    drop(view);
+    fixture.finish();
+}
