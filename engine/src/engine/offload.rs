@@ -109,7 +109,8 @@ impl Engine {
             };
             (facts, state.ram_bytes().saturating_add(in_memory))
         };
-        let tiers = if facts.iter().any(|block| block.copy == HostCopy::None) {
+        let may_move = facts.iter().any(|block| block.copy == HostCopy::None);
+        let tiers = if may_move && request != MemoryRequest::AtLeast(0) {
             self.tiers(kept_ram_bytes)?
         } else {
             // Nothing moves, so no tier is asked and none can fail.

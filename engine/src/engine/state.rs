@@ -149,9 +149,7 @@ impl Model {
 
     pub(super) fn tensor_index(&self, tensor: &str) -> Result<usize, Error> {
         self.layout
-            .tensors
-            .iter()
-            .position(|each| each.name == tensor)
+            .index_of(tensor)
             .ok_or_else(|| Error::UnknownTensor {
                 model: self.name.clone(),
                 tensor: tensor.to_owned(),

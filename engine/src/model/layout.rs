@@ -20,6 +20,8 @@ pub(crate) struct Layout {
     pub(crate) blocks: Vec<BlockLayout>,
     /// Length of a file that holds every block, padding included.
     pub(crate) file_bytes: u64,
+    /// Places in `tensors`, by name.
+    indices: HashMap<String, usize>,
 }
 
 /// Where a tensor lies.
@@ -126,6 +128,11 @@ impl Layout {
         Self::of_placed(placed)
     }
 
+    /// The place of a tensor in visiting order.
+    pub(crate) fn index_of(&self, tensor: &str) -> Option<usize> {
+        self.indices.get(tensor).copied()
+    }
+
     /// Lays tensors out whose ranges are checked.
     pub(super) fn of_placed(placed: Vec<PlacedTensor>) -> Result<(Self, Vec<BlockOrigin>), Error> {
         let mut names = HashSet::new();
@@ -140,6 +147,11 @@ impl Layout {
             tensors: Vec::with_capacity(placed.len()),
             blocks: Vec::with_capacity(runs.len()),
             file_bytes: 0,
+            indices: placed
+                .iter()
+                .enumerate()
+                .map(|(index, tensor)| (tensor.name.clone(), index))
+                .collect(),
         };
         let mut origins = Vec::with_capacity(runs.len());
         let mut block_of = vec![None; placed.len()];

@@ -30,6 +30,11 @@ pub(super) fn parse_size(variable: &'static str, text: &str, unit: Unit) -> Resu
         return Err(invalid());
     }
     let number: f64 = text.parse().map_err(|_| invalid())?;
+    // Too small for a number, such as 1e-400: it must not become the 0 that turns a limit off.
+    let digits = text.split(['e', 'E']).next().unwrap_or(text);
+    if number == 0.0 && digits.contains(|c: char| ('1'..='9').contains(&c)) {
+        return Err(invalid());
+    }
     // Scaling by a power of two is exact.
     let bytes = (number * unit_bytes).ceil();
     Ok(if bytes >= TWO_POW_64 {

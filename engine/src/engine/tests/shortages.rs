@@ -1,6 +1,36 @@
 //! RAM or disk that is short: what counts against which limit, and what is served nevertheless.
 use super::*;
 use crate::ErrorKind;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::process::Command;
+
+const ALONE: &str = "SPILLPROOF_ENGINE_TEST_ALONE";
+
+/// Whether this is a process of the test's own, whose limits it may change. If not, one is started and must succeed.
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg(format!("engine::tests::shortages::{test}"))
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// Limits this process; the hard limit stays.
+fn limit(resource: Resource, most: u64) {
+    let (_, hard) = getrlimit(resource).unwrap();
+    setrlimit(resource, most, hard).unwrap();
+}
 
 #[test]
 fn files_in_memory_count_against_the_ram_limit() {
@@ -20,5 +50,68 @@ fn files_in_memory_count_against_the_ram_limit() {
     // What left came back: its place is free again.
     fixture.engine.drop_model("k").unwrap();
     assert_eq!(free("l").unwrap().freed_bytes, 2 * MIB);
+    fixture.finish();
+}
+
+#[test]
+fn a_full_disk_does_not_fail_a_request_that_other_blocks_can_make_room_for() {
+    if !is_alone("a_full_disk_does_not_fail_a_request_that_other_blocks_can_make_room_for") {
+        return;
+    }
+    let fixture = Fixture::new(2 * MIB, TO_FILES);
+    for name in ["served", "kept"] {
+        fixture.load(name, &[("x", MIB)]);
+        fixture.free_all();
+    }
+    // Has no copy, and would leave first.
+    fixture.load("fresh", &[("x", MIB)]);
+    fixture.engine.make_resident("kept").unwrap();
+    limit(Resource::RLIMIT_FSIZE, 0);
+    assert_eq!(fixture.assert_served("served", &[("x", MIB)]), 1);
+    assert_eq!(fixture.tiers("fresh"), [Tier::Vram]);
+    assert_eq!(fixture.tiers("kept"), [Tier::Mapped]);
+    // Where nothing has a copy the disk is what there is to tell.
+    overwrite(&fixture.engine, "served", "x", 1);
+    let error = fixture.engine.make_resident("kept").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+    fixture.finish();
+}
+
+#[test]
+fn address_space_that_ends_is_no_host_memory_and_the_block_stays() {
+    if !is_alone("address_space_that_ends_is_no_host_memory_and_the_block_stays") {
+        return;
+    }
+    let fixture = Fixture::new(256 * MIB, TO_RAM);
+    let model: &[(&str, u64)] = &[("x", 128 * MIB)];
+    fixture.load("m", model);
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    limit(Resource::RLIMIT_AS, pages * 4096 + 20 * MIB);
+    let outcome = fixture.engine.free_memory(None, MemoryRequest::Full);
+    limit(Resource::RLIMIT_AS, u64::MAX);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::HostMemory);
+    fixture.assert_served("m", model);
+    fixture.finish();
+}
+
+#[test]
+fn a_request_for_nothing_asks_the_system_nothing() {
+    if !is_alone("a_request_for_nothing_asks_the_system_nothing") {
+        return;
+    }
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", &[("x", MIB)]);
+    // No file can be opened, those of /proc included.
+    limit(Resource::RLIMIT_NOFILE, 0);
+    let free = |bytes| {
+        fixture
+            .engine
+            .free_memory(None, MemoryRequest::AtLeast(bytes))
+    };
+    let (nothing, something) = (free(0), free(1));
+    limit(Resource::RLIMIT_NOFILE, 64);
+    assert!(nothing.unwrap().moves.is_empty());
+    assert_eq!(something.unwrap_err().kind(), ErrorKind::Io);
     fixture.finish();
 }
