@@ -43,8 +43,8 @@ impl Judged {
             }
         }
         match env::var(SPECIMEN_VARIABLE) {
-            Ok(specimen) => Self::Specimen(specimen),
-            Err(_) => Self::Engine,
+            Ok(specimen) if !specimen.is_empty() => Self::Specimen(specimen),
+            Ok(_) | Err(_) => Self::Engine,
         }
     }
 

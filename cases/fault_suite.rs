@@ -54,7 +54,14 @@ impl Suite {
 
     /// With `SPILLPROOF_GPU=require`, a machine without a GPU is red.
     fn required_gpu(&self) -> Option<Trial> {
-        let required = std::env::var("SPILLPROOF_GPU").is_ok_and(|value| value == "require");
+        let required = match std::env::var("SPILLPROOF_GPU").as_deref() {
+            Ok("require") => true,
+            Ok("") | Err(_) => false,
+            Ok(other) => {
+                eprintln!("Error: SPILLPROOF_GPU={other:?}: say `require`, or leave it unset");
+                std::process::exit(2);
+            }
+        };
         let found = spillproof_harness::device::discover()
             .iter()
             .any(|found| found.is_usable_gpu());

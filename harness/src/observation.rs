@@ -154,6 +154,12 @@ impl Run {
                 doubts.push(format!("{}: the memory peak is only known to lie between {lower} and {upper} bytes, the limit is {limit}", step.place()));
             }
         }
+        let unwatched = self
+            .judged_steps()
+            .find(|step| step.peak.is_none() && !matches!(step.outcome, Outcome::Misbehaved(_)));
+        if let Some(step) = unwatched {
+            doubts.push(format!("{}: no memory peak was measured", step.place()));
+        }
         let judged = self.judged_steps().count();
         if self.case.open == Expect::Ok && judged < self.case.steps.len() {
             doubts.push(format!(

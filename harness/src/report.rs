@@ -14,11 +14,11 @@ const SHOWN_VIOLATIONS: usize = 20;
 /// Judges a run.
 #[must_use]
 pub fn judge(run: &Run, violations: Vec<Violation>) -> Verdict {
-    if let Some(reason) = &run.skipped {
-        return Verdict::Skipped(reason.clone());
-    }
     if !violations.is_empty() {
         return Verdict::Fail(violations);
+    }
+    if let Some(reason) = &run.skipped {
+        return Verdict::Skipped(reason.clone());
     }
     if let Some(reason) = &run.infrastructure {
         return Verdict::Infrastructure(reason.clone());

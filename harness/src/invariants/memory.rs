@@ -8,6 +8,7 @@
 
 use crate::{
     case::Action,
+    device::DeviceReading,
     observation::{Reading, Run},
     probe::{PeakVerdict, ProcessReading},
 };
@@ -16,10 +17,16 @@ use std::collections::BTreeMap;
 /// One mebibyte, for messages.
 const MIB: f64 = 1048576.0;
 
-/// What the process may hold at any time, bytes.
+/// What the process may hold at any time, bytes. Staging that was resident at the baseline is in it already.
 pub(crate) fn limit_bytes(run: &Run, baseline: &ProcessReading) -> u64 {
     let limits = &run.case.limits;
-    anon_shared_bytes(baseline) + run.staging_bytes + limits.slack_bytes + limits.ram_tier_bytes
+    let resident_staging = match run.baseline.as_ref().map(|reading| &reading.device) {
+        Some(DeviceReading::Board(board)) => board.pinned_bytes + board.registered_bytes,
+        // What is pinned on a real device cannot be read: staging may count twice.
+        Some(DeviceReading::Absent | DeviceReading::Nvml(_)) | None => 0,
+    };
+    let staging = run.staging_bytes.saturating_sub(resident_staging);
+    anon_shared_bytes(baseline) + staging + limits.slack_bytes + limits.ram_tier_bytes
 }
 
 pub(crate) fn anon_shared_bytes(process: &ProcessReading) -> u64 {
@@ -54,6 +61,10 @@ pub(super) fn rss(run: &Run) -> Vec<String> {
             ));
         }
     }
+    wrong.extend(kept_after_reload(
+        run,
+        limit - run.case.limits.ram_tier_bytes,
+    ));
     wrong.extend(trends(run));
     let settled = run
         .settled
@@ -71,6 +82,24 @@ pub(super) fn rss(run: &Run) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Once everything is on the device, no copy of it is left in RAM (E31).
+fn kept_after_reload(run: &Run, limit: u64) -> Option<String> {
+    run.judged_steps().find_map(|step| {
+        let tiers = &step.status_after.as_ref()?.tiers;
+        let process = step.after.process.as_ref()?;
+        let all_on_device = tiers.vram > 0 && tiers.ram + tiers.mapped + tiers.file == 0;
+        let held = anon_shared_bytes(process);
+        (all_on_device && held > limit).then(|| {
+            format!(
+                "{}: everything is on the device, yet {:.1} MiB of anonymous + shared memory are held (limit {:.1})",
+                step.place(),
+                held as f64 / MIB,
+                limit as f64 / MIB
+            )
+        })
+    })
 }
 
 /// Fewest requests of one model that make a trend; the first fifth of them is warm-up.

@@ -6,6 +6,7 @@
 mod data;
 mod memory;
 mod outcome;
+mod places;
 mod policy;
 mod resources;
 #[cfg(test)]

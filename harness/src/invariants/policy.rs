@@ -1,15 +1,18 @@
 //! `policy`: what was freed, kept and written is what was asked for (engine.md, E1 to E12).
 //!
 //! Amounts are compared with the device's own account, destinations with what the case's settings
-//! ask for, and written bytes with what the kernel counted for the process. Not checked here: which
-//! tensors leave first, as long as a partial request frees no tensor too many (E3).
+//! ask for and with what is seen of files, maps and memory (`places.rs`), and written bytes with what the kernel counted
+//! for the process. Not checked here: which tensors leave first, as long as a partial request frees no tensor too many
+//! (E3); `read_bytes`, `reaped_orphans` and `recoveries` in replies.
 
+use super::places;
 use crate::{
     case::{Action, Amount, Destinations, Expect},
     device::DeviceReading,
     observation::{Outcome, Run, StepRecord},
 };
 use spillproof_protocol::{Extent, FreeMemoryReply, RequestedBytes, Tier};
+use std::path::Path;
 
 /// Bytes by which one release may differ from the device's account: the allocation units of the
 /// emulated and of the real driver.
@@ -38,7 +41,7 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
         if let (Action::Free { bytes, model, to }, Expect::Ok, Outcome::Freed(reply)) =
             (&step.action, &step.expect, &step.outcome)
         {
-            let found = freed(step, *bytes, model.as_deref(), to, reply);
+            let found = freed(step, *bytes, model.as_deref(), to, reply, &run.offload_dir);
             wrong.extend(
                 found
                     .into_iter()
@@ -56,6 +59,9 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
         }
     }
     wrong.extend(unjustified_writes(run));
+    wrong.extend(unjustified_reports(run));
+    wrong.extend(places::rewritten_in_place(run));
+    wrong.extend(places::files_although_off(run));
     wrong
 }
 
@@ -65,6 +71,7 @@ fn freed(
     scope: Option<&str>,
     to: &Destinations,
     reply: &FreeMemoryReply,
+    offload_dir: &Path,
 ) -> Vec<String> {
     let Some((before, after)) = step.loaded_bytes(scope) else {
         return vec!["no status before or after".into()];
@@ -132,6 +139,7 @@ fn freed(
         );
     }
     wrong.extend(destinations(to, reply));
+    wrong.extend(places::contradicted(step, reply, offload_dir));
     wrong
 }
 
@@ -187,6 +195,26 @@ fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
             wrong
         }
     }
+}
+
+/// By the subject's own account, too, it wrote no more than loads and modifications justify.
+fn unjustified_reports(run: &Run) -> Option<String> {
+    let start = run
+        .judged_steps()
+        .next()?
+        .status_before
+        .as_ref()?
+        .written_bytes;
+    run.judged_steps().find_map(|step| {
+        let reported = step.status_after.as_ref()?.written_bytes.saturating_sub(start);
+        (reported > step.justified_bytes + OTHER_WRITES_BYTES).then(|| {
+            format!(
+                "{}: {reported} written bytes are reported so far, loads and modifications justify {}",
+                step.place(),
+                step.justified_bytes
+            )
+        })
+    })
 }
 
 /// Loads and modifications each justify one write of what they touched; nothing else justifies any.

@@ -12,7 +12,7 @@ use crate::{
     observation::{Outcome, Reading, Run},
     probe::{FileKind, FilesReading},
 };
-use spillproof_protocol::{ErrorKind, Tier};
+use spillproof_protocol::Tier;
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -42,8 +42,7 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
             step.before.device.held_bytes(),
             step.after.device.held_bytes(),
         );
-        if let Outcome::Failed(error) = &step.outcome
-            && error.kind == ErrorKind::DeviceOom
+        if let Outcome::Failed(_) = &step.outcome
             && after > before
         {
             wrong.push(format!(

@@ -6,14 +6,19 @@ use crate::{
     device::{BoardReading, DeviceReading},
     observation::{Aftermath, Outcome, Phase, Reading, Run, StepRecord},
     probe::{FileEntry, FileKind, FilesReading, PeakReading, ProcessMemory, ProcessReading},
-    subject::Finding,
+    subject::{Captured, Ended, ExitReport, Finding},
 };
 use spillproof_protocol::{
     Digest, ErrorKind, ErrorReply, Extent, FreeMemoryReply, ModelStatus, Move, RequestReply,
     StatusReply, TensorStatus, Tier, TierBytes, TransferPath,
 };
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+const SPILL: &str = "m.spill";
 const MODEL_BYTES: u64 = 10 * MIB;
 
 fn process() -> ProcessReading {
@@ -141,7 +146,16 @@ fn free() -> StepRecord {
         model: None,
         to: Destinations::All(Tier::Mapped),
     };
-    step(action, Outcome::Freed(reply), MODEL_BYTES, 0)
+    let mut step = step(action, Outcome::Freed(reply), MODEL_BYTES, 0);
+    let entry = FileEntry {
+        bytes: MODEL_BYTES,
+        allocated_bytes: MODEL_BYTES,
+        ..file(0o600)
+    };
+    step.after.offload_files.entries.insert(SPILL.into(), entry);
+    let process = step.after.process.as_mut().unwrap();
+    process.file_maps.insert("/offload/m.spill".into(), 1);
+    step
 }
 
 fn clean() -> Run {
@@ -338,8 +352,6 @@ fn a_map_in_the_file_only_tier_trips_maps() {
             },
             other => panic!("{other:?}"),
         };
-        let process = run.steps[1].after.process.as_mut().unwrap();
-        process.file_maps.insert("/offload/m.spill".into(), 1);
     });
     assert_eq!(trips, [InvariantId::Maps]);
 }
@@ -365,7 +377,7 @@ fn files_left_strayed_changed_or_open_to_others_trip_files() {
         },
         |run| {
             let files = &mut run.steps[1].after.offload_files.entries;
-            files.insert("m.spill".into(), file(0o640));
+            files.insert("other".into(), file(0o640));
         },
     ];
     for change in changes {
@@ -448,6 +460,131 @@ fn every_lie_about_what_was_freed_trips_policy() {
 }
 
 #[test]
+fn destinations_that_nothing_bears_out_trip_policy() {
+    let changes: [fn(&mut Run); 4] = [
+        // Said to be mapped, and no map is there.
+        |run| {
+            let process = run.steps[1].after.process.as_mut().unwrap();
+            process.file_maps.remove(Path::new("/offload/m.spill"));
+        },
+        // Said to be in files, and the files are empty.
+        |run| {
+            let files = &mut run.steps[1].after.offload_files.entries;
+            files.get_mut(Path::new(SPILL)).unwrap().allocated_bytes = 0;
+        },
+        // Said to be in RAM, and it is in a file.
+        |run| {
+            freed(run).moves[0].to = Tier::Ram;
+            run.steps[1].action = free_to(Destinations::Any);
+        },
+        // Files are turned off, and there is one.
+        |run| {
+            run.case.settings = vec![("MMAP_MEM_THRESHOLD_GB", "0".into())];
+            run.steps[1].action = free_to(Destinations::Any);
+        },
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        assert_eq!(tripped(change), [InvariantId::Policy], "{index}");
+    }
+}
+
+fn free_to(to: Destinations) -> Action {
+    Action::Free {
+        bytes: Amount::Unsaid,
+        model: None,
+        to,
+    }
+}
+
+#[test]
+fn the_share_of_ram_is_counted_to_the_byte() {
+    let split = |ram_bytes| {
+        move |run: &mut Run| {
+            let rest = Tier::Mapped;
+            run.steps[1].action = free_to(Destinations::Split { ram_bytes, rest });
+        }
+    };
+    assert_eq!(tripped(split(0)), []);
+    assert_eq!(tripped(split(1)), [InvariantId::Policy]);
+}
+
+#[test]
+fn a_file_that_changes_without_a_reported_write_trips_policy() {
+    let again = |change: fn(&mut FileEntry)| {
+        move |run: &mut Run| {
+            let mut next = request(b"right");
+            next.before = run.steps[1].after.clone();
+            next.after = run.steps[1].after.clone();
+            next.after.device = next.before.device.clone();
+            let files = &mut next.after.offload_files.entries;
+            change(files.get_mut(Path::new(SPILL)).unwrap());
+            run.steps.push(next);
+        }
+    };
+    assert_eq!(tripped(again(|_| ())), []);
+    let rewritten = again(|entry| entry.modified_ns += 1);
+    assert_eq!(tripped(rewritten), [InvariantId::Policy]);
+    let given_back = again(|entry| {
+        entry.modified_ns += 1;
+        entry.allocated_bytes -= 4096;
+    });
+    assert_eq!(tripped(given_back), []);
+    let reported = |run: &mut Run| {
+        let status = run.steps[1].status_after.as_mut().unwrap();
+        status.written_bytes = MODEL_BYTES + 2 * MIB;
+    };
+    assert_eq!(tripped(reported), [InvariantId::Policy]);
+}
+
+#[test]
+fn a_copy_kept_in_ram_after_a_reload_trips_rss() {
+    let kept = |run: &mut Run| {
+        run.case.limits.ram_tier_bytes = 100 * MIB;
+        let process = run.steps[0].after.process.as_mut().unwrap();
+        process.rss_anon_bytes += 40 * MIB;
+    };
+    assert_eq!(tripped(kept), [InvariantId::Rss]);
+}
+
+#[test]
+fn staging_that_is_resident_at_the_baseline_does_not_count_twice() {
+    let pinned = |run: &mut Run| {
+        for reading in [run.baseline.as_mut(), run.settled.as_mut()] {
+            match &mut reading.unwrap().device {
+                DeviceReading::Board(board) => board.registered_bytes = 8 * MIB,
+                other @ (DeviceReading::Absent | DeviceReading::Nvml(_)) => panic!("{other:?}"),
+            }
+        }
+        run.steps[1].peak = Some(peak(28 * MIB + 1));
+    };
+    assert_eq!(tripped(pinned), [InvariantId::Rss]);
+}
+
+#[test]
+fn an_empty_read_back_of_what_is_on_the_host_trips_data() {
+    let empty = |run: &mut Run| {
+        let action = Action::ReadBack { model: "m".into() };
+        let read_back = step(action, Outcome::ReadBack(BTreeMap::new()), 0, 0);
+        run.steps.push(read_back);
+    };
+    assert_eq!(tripped(empty), [InvariantId::Data]);
+}
+
+#[test]
+fn what_the_supervisor_found_at_the_end_trips_typed() {
+    let ended = |run: &mut Run| {
+        run.ended = Some(Ended {
+            exit: ExitReport::Exited(5),
+            killed: false,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            findings: vec![Finding::ExitStatusAfterQuit { status: 5 }],
+        });
+    };
+    assert_eq!(tripped(ended), [InvariantId::Typed]);
+}
+
+#[test]
 fn a_refused_request_that_frees_trips_policy() {
     let trips = tripped(|run| {
         run.steps[1].expect = Expect::Error(ErrorKind::InvalidArgument);
@@ -477,6 +614,7 @@ fn what_was_not_measured_is_a_doubt() {
         run.steps[0].peak.as_mut().unwrap().anon_shared_upper_bytes = u64::MAX;
     };
     assert_eq!(doubts(undecided), 1);
+    assert_eq!(doubts(|run| run.steps[0].peak = None), 1);
     let unreached = |run: &mut Run| {
         let step = crate::case::Step {
             action: Action::ReleaseBallast,

@@ -49,7 +49,7 @@ pub struct PeakReading {
 impl PeakReading {
     /// Bounds of the peak of anonymous + shared memory, bytes: `(lower, upper)`.
     ///
-    /// Lower is the largest sample. Upper rests on page faults and on the high-water mark less the file pages in it; what
+    /// Lower is the largest sample. Upper rests on page faults and on the high-water mark; what
     /// was copied whole into private memory within the step is always in it.
     #[must_use]
     pub fn anon_shared_bounds(&self) -> (u64, u64) {

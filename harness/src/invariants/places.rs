@@ -1,0 +1,117 @@
+//! Where bytes are, by what is seen of files, maps and memory: the part of `policy` that does not take the
+//! subject's word for a destination.
+
+use crate::{
+    invariants::memory::anon_shared_bytes,
+    observation::{Run, StepRecord},
+    probe::{FileKind, FilesReading},
+};
+use spillproof_protocol::{FreeMemoryReply, Tier};
+use std::path::Path;
+
+/// What may come and go beside the tensors: allocator arenas, lock files, rounding to blocks of a filesystem.
+const OTHER_BYTES: u64 = 1 << 20;
+
+/// Destinations that what is seen contradicts.
+pub(super) fn contradicted(
+    step: &StepRecord,
+    reply: &FreeMemoryReply,
+    offload_dir: &Path,
+) -> Vec<String> {
+    let bytes_to = |tier: Tier| -> u64 {
+        let moves = reply.moves.iter().filter(|one| one.to == tier);
+        moves.map(|one| one.bytes).sum()
+    };
+    let (ram, mapped, file) = (
+        bytes_to(Tier::Ram),
+        bytes_to(Tier::Mapped),
+        bytes_to(Tier::File),
+    );
+    let (Some(before), Some(after)) = (&step.before.process, &step.after.process) else {
+        return Vec::new();
+    };
+    let mut wrong = Vec::new();
+    let mut maps = after.file_maps.keys();
+    if mapped > 0 && !maps.any(|path| path.starts_with(offload_dir)) {
+        wrong.push(format!(
+            "{mapped} bytes are said to be mapped, no file below {} is",
+            offload_dir.display()
+        ));
+    }
+    let stored = allocated_bytes(&step.after.offload_files);
+    if mapped + file > stored + OTHER_BYTES {
+        wrong.push(format!(
+            "{} bytes are said to be in files, the offload directory holds {stored}",
+            mapped + file
+        ));
+    }
+    let grown = stored.saturating_sub(allocated_bytes(&step.before.offload_files));
+    let moves = reply.moves.len() as u64;
+    if ram > 0 && mapped + file == 0 && grown > OTHER_BYTES {
+        wrong.push(format!(
+            "all is said to be in RAM, yet offload files grew by {grown} bytes"
+        ));
+    }
+    let held = anon_shared_bytes(after).saturating_sub(anon_shared_bytes(before));
+    if ram > held + OTHER_BYTES + moves * 4096 {
+        wrong.push(format!(
+            "{ram} bytes are said to be in RAM, anonymous + shared memory grew by {held}"
+        ));
+    }
+    wrong
+}
+
+/// Files that changed in a step that reports no write: data that was already there was written again, in its place. The kernel's
+/// count of written bytes does not show that while pages are still dirty.
+pub(super) fn rewritten_in_place(run: &Run) -> Option<String> {
+    run.judged_steps().find_map(|step| {
+        let (before, after) = (step.status_before.as_ref()?, step.status_after.as_ref()?);
+        if before.written_bytes != after.written_bytes {
+            return None;
+        }
+        let entries = step.after.offload_files.entries.iter();
+        let mut changed = entries.filter(|(path, entry)| {
+            let known = step.before.offload_files.entries.get(*path);
+            entry.kind == FileKind::File
+                && known.is_some_and(|known| {
+                    known.inode == entry.inode
+                        && known.modified_ns != entry.modified_ns
+                        // Space that is given back changes a file, too.
+                        && known.allocated_bytes <= entry.allocated_bytes
+                        && known.bytes <= entry.bytes
+                })
+        });
+        let (path, _) = changed.next()?;
+        Some(format!(
+            "{}: {} was written to, and no write is reported",
+            step.place(),
+            path.display()
+        ))
+    })
+}
+
+/// Offload files although the threshold turns them off.
+pub(super) fn files_although_off(run: &Run) -> Option<String> {
+    let off = ("MMAP_MEM_THRESHOLD_GB", "0");
+    let mut settings = run.case.settings.iter();
+    if !settings.any(|(name, value)| (*name, value.as_str()) == off) {
+        return None;
+    }
+    run.judged_steps().find_map(|step| {
+        let stored = allocated_bytes(&step.after.offload_files);
+        (stored > OTHER_BYTES).then(|| {
+            format!(
+                "{}: files are turned off, the offload directory holds {stored} bytes",
+                step.place()
+            )
+        })
+    })
+}
+
+fn allocated_bytes(files: &FilesReading) -> u64 {
+    let files = files.entries.values();
+    files
+        .filter(|entry| entry.kind == FileKind::File)
+        .map(|entry| entry.allocated_bytes)
+        .sum()
+}
