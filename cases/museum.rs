@@ -68,6 +68,8 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("M7", "oom::forced_1e30", &[Vram]),
     exhibit("M8", "oom::refused_nan", &[Truth, Policy]),
     exhibit("M9", "repeat::modified_data_is_written_again", &[Data]),
+    exhibit("M12", "repeat::threshold_512", &[Policy]),
+    exhibit("M13", "oom::forced_1e30", &[Policy]),
     exhibit("M11", "repeat::threshold_512", &[Rss]),
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
 ];
