@@ -9,6 +9,14 @@ pub enum Error {
     /// An argument outside its range.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A forked child called an engine of its parent.
+    #[error(
+        "the engine belongs to process {opened_by}, not to its forked child; open one in the child"
+    )]
+    OtherProcess {
+        /// The process that opened it.
+        opened_by: u32,
+    },
     /// A setting that cannot be used.
     #[error("{variable}={value:?} is not usable: {remedy}")]
     InvalidSetting {
@@ -153,6 +161,9 @@ pub enum Error {
     /// An I/O thread panicked; its work is lost, the source data is not (E29).
     #[error("an I/O thread panicked: {0}")]
     WorkerPanicked(String),
+    /// What a visitor, or whoever gives a write's contents, failed with; handed through as it is.
+    #[error(transparent)]
+    Caller(Box<dyn std::error::Error + Send + Sync>),
     /// A defect of the engine.
     #[error("internal error: {0}")]
     Internal(String),
@@ -163,9 +174,10 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvalidArgument(_) | Self::ModelExists(_) | Self::NotOnHost { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            Self::InvalidArgument(_)
+            | Self::OtherProcess { .. }
+            | Self::ModelExists(_)
+            | Self::NotOnHost { .. } => ErrorKind::InvalidArgument,
             Self::InvalidSetting { .. } => ErrorKind::InvalidSetting,
             Self::InvalidModel(_) => ErrorKind::InvalidModel,
             Self::UnknownModel(_) => ErrorKind::UnknownModel,
@@ -185,7 +197,7 @@ impl Error {
             Self::Io { .. } => ErrorKind::Io,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Cancelled(_) => ErrorKind::Cancelled,
-            Self::WorkerPanicked(_) | Self::Internal(_) => ErrorKind::Internal,
+            Self::Caller(_) | Self::WorkerPanicked(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }
 
@@ -278,7 +290,7 @@ kinds! {
     Corrupt = "corrupt",
     /// Cancelled.
     Cancelled = "cancelled",
-    /// A defect of the engine.
+    /// A defect of the engine, or a caller's own error.
     Internal = "internal",
 }
 

@@ -11,14 +11,21 @@ pub struct DeviceTensor<'a> {
     staged: &'a Staged,
     layout: &'a TensorLayout,
     address: u64,
+    workspace_address: u64,
 }
 
 impl<'a> DeviceTensor<'a> {
-    pub(super) fn new(staged: &'a Staged, layout: &'a TensorLayout, address: u64) -> Self {
+    pub(super) fn new(
+        staged: &'a Staged,
+        layout: &'a TensorLayout,
+        address: u64,
+        workspace_address: u64,
+    ) -> Self {
         Self {
             staged,
             layout,
             address,
+            workspace_address,
         }
     }
 
@@ -56,6 +63,12 @@ impl<'a> DeviceTensor<'a> {
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
+    }
+
+    /// Device address of the workspace that the request asked for; 0 when it asked for none.
+    #[must_use]
+    pub fn workspace_address(&self) -> u64 {
+        self.workspace_address
     }
 
     /// Copies bytes of its span from the device, from `offset` on.

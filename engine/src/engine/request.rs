@@ -22,6 +22,10 @@ impl Engine {
     /// already visited ones, the most recent first, then those still to be visited, the last first. A visitor may look
     /// but not write: what it changes on the device is lost when the block leaves.
     ///
+    /// Addresses, the workspace's too, are valid only during the visit that gets them. The device's primary context is
+    /// current on the calling thread, and is left so. A visitor must not wait for another thread that calls the engine:
+    /// that one waits for this request to end. Errors of its own it gives as [`Error::Caller`].
+    ///
     /// # Errors
     /// No such model; device OOM that letting go did not cure; the visitor's error; a failing transfer. Blocks that
     /// the request brought in leave the device again, nothing is written for that, and the request can be repeated
@@ -36,7 +40,8 @@ impl Engine {
         let mut walk = self.begin_walk(name)?;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let workspace = self.reserve_workspace(&mut walk, workspace_bytes)?;
-            let visited = self.visit_all(&mut walk, visit);
+            let workspace_address = workspace.as_ref().map_or(0, DeviceBuffer::address);
+            let visited = self.visit_all(&mut walk, workspace_address, visit);
             let released = workspace.map_or(Ok(()), DeviceBuffer::release);
             visited.and(released)
         }));
@@ -115,14 +120,24 @@ impl Engine {
         .map(Some)
     }
 
-    fn visit_all(&self, walk: &mut Walk, visit: &mut Visitor<'_>) -> Result<(), Error> {
+    fn visit_all(
+        &self,
+        walk: &mut Walk,
+        workspace_address: u64,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), Error> {
         let layout = Arc::clone(&walk.layout);
         for tensor in &layout.tensors {
             let address = match tensor.block {
                 Some(block) => self.bring_in(walk, block)? + tensor.offset_bytes,
                 None => 0,
             };
-            visit(&DeviceTensor::new(&self.staged, tensor, address))?;
+            visit(&DeviceTensor::new(
+                &self.staged,
+                tensor,
+                address,
+                workspace_address,
+            ))?;
         }
         Ok(())
     }

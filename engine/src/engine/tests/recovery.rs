@@ -51,6 +51,32 @@ fn a_workspace_makes_others_leave_first_and_is_given_back() {
 }
 
 #[test]
+fn a_visitor_is_told_where_the_workspace_is_and_its_own_error_comes_through() {
+    let fixture = Fixture::new(6 * MIB, TO_RAM);
+    fixture.load("a", A);
+    let mut seen = Vec::new();
+    for bytes in [0, MIB] {
+        let visited = fixture.engine.request("a", bytes, &mut |tensor| {
+            seen.push(tensor.workspace_address());
+            assert_ne!(tensor.workspace_address(), tensor.address());
+            Ok(())
+        });
+        visited.unwrap();
+    }
+    assert_eq!(seen[..3], [0; 3]);
+    assert!(seen[3] != 0 && seen[3..].iter().all(|address| *address == seen[3]));
+    let error = fixture
+        .engine
+        .request("a", 0, &mut |_| {
+            Err(Error::Caller("a layer of mine".into()))
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert_eq!(error.to_string(), "a layer of mine");
+    fixture.finish();
+}
+
+#[test]
 fn a_workspace_larger_than_the_device_is_refused_and_nothing_leaves() {
     let fixture = Fixture::new(4 * MIB, TO_RAM);
     fixture.load("a", A);
