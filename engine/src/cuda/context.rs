@@ -21,6 +21,8 @@ pub(crate) struct Context {
     symbols: Symbols,
     device: CUdevice,
     raw: CUcontext,
+    /// Who may call the driver: CUDA does not survive a fork.
+    process: u32,
     /// The sticky result that ended the context (F17), 0 while it lives.
     lost: AtomicU32,
     unreleased: Mutex<Unreleased>,
@@ -88,6 +90,7 @@ impl Context {
             symbols,
             device,
             raw,
+            process: std::process::id(),
             lost: AtomicU32::new(0),
             unreleased: Mutex::default(),
         };
@@ -95,9 +98,13 @@ impl Context {
         Ok(Arc::new(context))
     }
 
-    /// Whether a sticky result ended the context.
+    /// Whether a sticky result ended the context, or it is that of a parent process.
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed) != 0
+        self.lost.load(Ordering::Relaxed) != 0 || self.is_of_parent()
+    }
+
+    fn is_of_parent(&self) -> bool {
+        std::process::id() != self.process
     }
 
     pub(super) fn symbols(&self) -> &Symbols {
@@ -106,6 +113,11 @@ impl Context {
 
     /// Makes the context current on this thread.
     pub(crate) fn bind(&self) -> Result<(), Error> {
+        if self.is_of_parent() {
+            return Err(Error::OtherProcess {
+                opened_by: self.process,
+            });
+        }
         let lost = self.lost.load(Ordering::Relaxed);
         if lost != 0 {
             return Err(Error::Cuda {
@@ -241,6 +253,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.is_of_parent() {
+            return;
+        }
         if self.reclaim().is_err() {
             // Nobody is left to be told; the driver frees the rest with the context.
         }

@@ -8,8 +8,9 @@ use std::{
 };
 
 /// The turnstile of operations.
-#[derive(Default)]
 pub(super) struct Operations {
+    /// The process whose threads the engine has.
+    process: u32,
     turn: Mutex<()>,
     /// Who is in it, so that a caller's code inside an operation gets an error where it would wait for itself.
     holder: Mutex<Option<ThreadId>>,
@@ -22,8 +23,24 @@ pub(super) struct Operation<'a> {
     _turn: MutexGuard<'a, ()>,
 }
 
+impl Default for Operations {
+    fn default() -> Self {
+        Self {
+            process: std::process::id(),
+            turn: Mutex::default(),
+            holder: Mutex::default(),
+        }
+    }
+}
+
 impl Operations {
     fn begin(&self) -> Result<Operation<'_>, Error> {
+        // Before any lock: whoever held one when a child was forked does not run in the child.
+        if std::process::id() != self.process {
+            return Err(Error::OtherProcess {
+                opened_by: self.process,
+            });
+        }
         let this = std::thread::current().id();
         if *self.holder() == Some(this) {
             return Err(Error::InvalidArgument(

@@ -15,6 +15,8 @@ type Task = dyn Fn(usize, u64) -> Result<(), Error> + Send + Sync;
 pub(super) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Where the threads run: a forked child does not have them.
+    process: u32,
 }
 
 struct Shared {
@@ -109,6 +111,7 @@ impl Workers {
                 changed: Condvar::new(),
             }),
             threads: Vec::with_capacity(count),
+            process: std::process::id(),
         };
         for index in 0..count {
             let shared = Arc::clone(&workers.shared);
@@ -163,6 +166,11 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // Neither the threads nor, perhaps, who holds the lock exist here; not even their handles may be dropped.
+            std::mem::forget(std::mem::take(&mut self.threads));
+            return;
+        }
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {

@@ -46,3 +46,47 @@ fn a_child_that_drops_what_it_was_born_with_leaves_the_parents_bytes() {
     drop(view);
     fixture.finish();
 }
+
+#[test]
+fn a_child_is_refused_operations_that_others_have_begun_and_closes_without_waiting() {
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", M);
+    let Fixture {
+        engine,
+        directory,
+        driver,
+    } = fixture;
+    let mut engine = Some(engine);
+    // The child is forked while another thread, which it will not have, is inside an operation.
+    let (begun, forked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    let opened = engine.as_ref().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let outcome = opened.write_tensor("m", "b", &mut |_, out| {
+                begun.wait();
+                forked.wait();
+                out.fill(1);
+                Err(Error::Cancelled("the write"))
+            });
+            assert!(outcome.is_err());
+        });
+        begun.wait();
+        in_forked_child(|| {
+            let refused = |outcome| matches!(outcome, Err(Error::OtherProcess { .. }));
+            refused(opened.free_memory(None, MemoryRequest::Full).map(|_| ()))
+                && refused(opened.drop_model("m"))
+                && refused(opened.request("m", 0, &mut |_| Ok(())).map(|_| ()))
+        });
+        forked.wait();
+    });
+    in_forked_child(|| {
+        let _ = engine.take().map(Engine::close);
+        true
+    });
+    Fixture {
+        engine: engine.take().unwrap(),
+        directory,
+        driver,
+    }
+    .finish();
+}
