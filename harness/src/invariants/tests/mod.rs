@@ -1,4 +1,8 @@
-//! A run on which nothing is wrong, and one change of it for each thing that an invariant must see.
+//! A run on which nothing is wrong, and one change of it for each thing that an invariant must see: here the run, and the
+//! invariants of resources and memory.
+
+mod outcomes;
+mod policy;
 
 use super::{ALL, InvariantId, check};
 use crate::{
@@ -386,157 +390,6 @@ fn files_left_strayed_changed_or_open_to_others_trip_files() {
 }
 
 #[test]
-fn wrong_missing_and_unknown_digests_trip_data() {
-    assert_eq!(
-        tripped(|run| run.steps[0] = request(b"wrong")),
-        [InvariantId::Data]
-    );
-    let missing = |run: &mut Run| {
-        run.steps[0].expected.insert("u".into(), Digest::of(b"u"));
-    };
-    assert_eq!(tripped(missing), [InvariantId::Data]);
-    assert_eq!(
-        tripped(|run| run.steps[0].expected.clear()),
-        [InvariantId::Data]
-    );
-}
-
-#[test]
-fn work_that_fails_trips_progress_and_management_that_fails_trips_truth() {
-    let work = |run: &mut Run| run.steps[0].outcome = failure(ErrorKind::DeviceOom);
-    assert_eq!(tripped(work), [InvariantId::Progress]);
-    let management = |run: &mut Run| run.steps[1].outcome = failure(ErrorKind::Io);
-    assert_eq!(tripped(management), [InvariantId::Truth]);
-}
-
-#[test]
-fn a_hang_trips_progress_and_typed() {
-    let deadline = Duration::from_secs(1);
-    let hang = |run: &mut Run| {
-        let finding = Finding::Hang {
-            verb: "request",
-            deadline,
-        };
-        run.steps[0].outcome = Outcome::Misbehaved(finding);
-    };
-    assert_eq!(tripped(hang), [InvariantId::Progress, InvariantId::Typed]);
-}
-
-#[test]
-fn errors_of_another_kind_trip_typed_and_success_in_their_place_trips_truth() {
-    let expect = Expect::Error(ErrorKind::DeviceOom);
-    let other = |run: &mut Run| {
-        run.steps[0].expect = expect.clone();
-        run.steps[0].outcome = failure(ErrorKind::Internal);
-    };
-    assert_eq!(tripped(other), [InvariantId::Typed]);
-    let swallowed = |run: &mut Run| run.steps[0].expect = expect.clone();
-    assert_eq!(tripped(swallowed), [InvariantId::Truth]);
-    let aside = |run: &mut Run| run.asides.push(("quit", failure(ErrorKind::Io)));
-    assert_eq!(tripped(aside), [InvariantId::Typed]);
-}
-
-#[test]
-fn every_lie_about_what_was_freed_trips_policy() {
-    let changes: [fn(&mut Run); 7] = [
-        |run| freed(run).freed_bytes -= 1,
-        |run| freed(run).extent = Extent::Partial,
-        |run| freed(run).moves[0].to = Tier::Ram,
-        |run| run.steps[1].status_after = Some(status(1)),
-        |run| run.steps[1].after.device = board(MODEL_BYTES / 2),
-        |run| run.steps[1].after.written_bytes = MODEL_BYTES + 2 * MIB,
-        |run| {
-            run.steps[1].action = Action::Free {
-                bytes: Amount::whole(0),
-                model: None,
-                to: Destinations::Any,
-            };
-        },
-    ];
-    for (index, change) in changes.into_iter().enumerate() {
-        let trips = tripped(change);
-        assert!(trips.contains(&InvariantId::Policy), "{index}: {trips:?}");
-    }
-}
-
-#[test]
-fn destinations_that_nothing_bears_out_trip_policy() {
-    let changes: [fn(&mut Run); 4] = [
-        // Said to be mapped, and no map is there.
-        |run| {
-            let process = run.steps[1].after.process.as_mut().unwrap();
-            process.file_maps.remove(Path::new("/offload/m.spill"));
-        },
-        // Said to be in files, and the files are empty.
-        |run| {
-            let files = &mut run.steps[1].after.offload_files.entries;
-            files.get_mut(Path::new(SPILL)).unwrap().allocated_bytes = 0;
-        },
-        // Said to be in RAM, and it is in a file.
-        |run| {
-            freed(run).moves[0].to = Tier::Ram;
-            run.steps[1].action = free_to(Destinations::Any);
-        },
-        // Files are turned off, and there is one.
-        |run| {
-            run.case.settings = vec![("MMAP_MEM_THRESHOLD_GB", "0".into())];
-            run.steps[1].action = free_to(Destinations::Any);
-        },
-    ];
-    for (index, change) in changes.into_iter().enumerate() {
-        assert_eq!(tripped(change), [InvariantId::Policy], "{index}");
-    }
-}
-
-fn free_to(to: Destinations) -> Action {
-    Action::Free {
-        bytes: Amount::Unsaid,
-        model: None,
-        to,
-    }
-}
-
-#[test]
-fn the_share_of_ram_is_counted_to_the_byte() {
-    let split = |ram_bytes| {
-        move |run: &mut Run| {
-            let rest = Tier::Mapped;
-            run.steps[1].action = free_to(Destinations::Split { ram_bytes, rest });
-        }
-    };
-    assert_eq!(tripped(split(0)), []);
-    assert_eq!(tripped(split(1)), [InvariantId::Policy]);
-}
-
-#[test]
-fn a_file_that_changes_without_a_reported_write_trips_policy() {
-    let again = |change: fn(&mut FileEntry)| {
-        move |run: &mut Run| {
-            let mut next = request(b"right");
-            next.before = run.steps[1].after.clone();
-            next.after = run.steps[1].after.clone();
-            next.after.device = next.before.device.clone();
-            let files = &mut next.after.offload_files.entries;
-            change(files.get_mut(Path::new(SPILL)).unwrap());
-            run.steps.push(next);
-        }
-    };
-    assert_eq!(tripped(again(|_| ())), []);
-    let rewritten = again(|entry| entry.modified_ns += 1);
-    assert_eq!(tripped(rewritten), [InvariantId::Policy]);
-    let given_back = again(|entry| {
-        entry.modified_ns += 1;
-        entry.allocated_bytes -= 4096;
-    });
-    assert_eq!(tripped(given_back), []);
-    let reported = |run: &mut Run| {
-        let status = run.steps[1].status_after.as_mut().unwrap();
-        status.written_bytes = MODEL_BYTES + 2 * MIB;
-    };
-    assert_eq!(tripped(reported), [InvariantId::Policy]);
-}
-
-#[test]
 fn a_copy_kept_in_ram_after_a_reload_trips_rss() {
     let kept = |run: &mut Run| {
         run.case.limits.ram_tier_bytes = 100 * MIB;
@@ -561,66 +414,8 @@ fn staging_that_is_resident_at_the_baseline_does_not_count_twice() {
 }
 
 #[test]
-fn an_empty_read_back_of_what_is_on_the_host_trips_data() {
-    let empty = |run: &mut Run| {
-        let action = Action::ReadBack { model: "m".into() };
-        let read_back = step(action, Outcome::ReadBack(BTreeMap::new()), 0, 0);
-        run.steps.push(read_back);
-    };
-    assert_eq!(tripped(empty), [InvariantId::Data]);
-}
-
-#[test]
-fn what_the_supervisor_found_at_the_end_trips_typed() {
-    let ended = |run: &mut Run| {
-        run.ended = Some(Ended {
-            exit: ExitReport::Exited(5),
-            killed: false,
-            stdout: Captured::default(),
-            stderr: Captured::default(),
-            findings: vec![Finding::ExitStatusAfterQuit { status: 5 }],
-        });
-    };
-    assert_eq!(tripped(ended), [InvariantId::Typed]);
-}
-
-#[test]
-fn a_refused_request_that_frees_trips_policy() {
-    let trips = tripped(|run| {
-        run.steps[1].expect = Expect::Error(ErrorKind::InvalidArgument);
-        run.steps[1].outcome = failure(ErrorKind::InvalidArgument);
-    });
-    assert_eq!(trips, [InvariantId::Policy]);
-}
-
-#[test]
 fn violations_on_the_board_trip_device() {
     let text = "cuMemFree_v2: double free";
     let trips = tripped(|run| settled_board(run).violations.push(text.into()));
     assert_eq!(trips, [InvariantId::Device]);
-}
-
-#[test]
-fn what_was_not_measured_is_a_doubt() {
-    let doubts = |change: fn(&mut Run)| {
-        let mut run = clean();
-        change(&mut run);
-        run.all_doubts().len()
-    };
-    assert_eq!(doubts(|_| ()), 0);
-    assert_eq!(doubts(|run| run.baseline = None), 1);
-    assert_eq!(doubts(|run| run.settled = None), 1);
-    let undecided = |run: &mut Run| {
-        run.steps[0].peak.as_mut().unwrap().anon_shared_upper_bytes = u64::MAX;
-    };
-    assert_eq!(doubts(undecided), 1);
-    assert_eq!(doubts(|run| run.steps[0].peak = None), 1);
-    let unreached = |run: &mut Run| {
-        let step = crate::case::Step {
-            action: Action::ReleaseBallast,
-            expect: Expect::Ok,
-        };
-        run.case.steps = vec![step; 3];
-    };
-    assert_eq!(doubts(unreached), 1);
 }
