@@ -215,14 +215,17 @@ impl StepRecord {
     pub fn loaded_bytes(&self, scope: Option<&str>) -> Option<(u64, u64)> {
         let loaded = |status: &StatusReply| -> u64 {
             let models = status.models.iter();
-            models
-                .filter(|model| scope.is_none_or(|name| name == model.name))
-                .map(|model| model.device_bytes)
-                .sum()
+            let models = models.filter(|model| scope.is_none_or(|name| name == model.name));
+            total(models.map(|model| model.device_bytes))
         };
         Some((
             loaded(self.status_before.as_ref()?),
             loaded(self.status_after.as_ref()?),
         ))
     }
+}
+
+/// Adds numbers that a subject sent: they may be anything.
+pub(crate) fn total(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }

@@ -89,7 +89,7 @@ fn kept_after_reload(run: &Run, limit: u64) -> Option<String> {
     run.judged_steps().find_map(|step| {
         let tiers = &step.status_after.as_ref()?.tiers;
         let process = step.after.process.as_ref()?;
-        let all_on_device = tiers.vram > 0 && tiers.ram + tiers.mapped + tiers.file == 0;
+        let all_on_device = tiers.vram > 0 && [tiers.ram, tiers.mapped, tiers.file] == [0; 3];
         let held = anon_shared_bytes(process);
         (all_on_device && held > limit).then(|| {
             format!(

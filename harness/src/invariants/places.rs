@@ -3,7 +3,7 @@
 
 use crate::{
     invariants::memory::anon_shared_bytes,
-    observation::{Run, StepRecord},
+    observation::{Run, StepRecord, total},
     probe::{FileKind, FilesReading},
 };
 use spillproof_protocol::{FreeMemoryReply, Tier};
@@ -20,13 +20,10 @@ pub(super) fn contradicted(
 ) -> Vec<String> {
     let bytes_to = |tier: Tier| -> u64 {
         let moves = reply.moves.iter().filter(|one| one.to == tier);
-        moves.map(|one| one.bytes).sum()
+        total(moves.map(|one| one.bytes))
     };
-    let (ram, mapped, file) = (
-        bytes_to(Tier::Ram),
-        bytes_to(Tier::Mapped),
-        bytes_to(Tier::File),
-    );
+    let (ram, mapped) = (bytes_to(Tier::Ram), bytes_to(Tier::Mapped));
+    let in_files = mapped.saturating_add(bytes_to(Tier::File));
     let (Some(before), Some(after)) = (&step.before.process, &step.after.process) else {
         return Vec::new();
     };
@@ -39,15 +36,14 @@ pub(super) fn contradicted(
         ));
     }
     let stored = allocated_bytes(&step.after.offload_files);
-    if mapped + file > stored + OTHER_BYTES {
+    if in_files > stored + OTHER_BYTES {
         wrong.push(format!(
-            "{} bytes are said to be in files, the offload directory holds {stored}",
-            mapped + file
+            "{in_files} bytes are said to be in files, the offload directory holds {stored}"
         ));
     }
     let grown = stored.saturating_sub(allocated_bytes(&step.before.offload_files));
     let moves = reply.moves.len() as u64;
-    if ram > 0 && mapped + file == 0 && grown > OTHER_BYTES {
+    if ram > 0 && in_files == 0 && grown > OTHER_BYTES {
         wrong.push(format!(
             "all is said to be in RAM, yet offload files grew by {grown} bytes"
         ));

@@ -9,7 +9,7 @@ use super::places;
 use crate::{
     case::{Action, Amount, Destinations, Expect},
     device::DeviceReading,
-    observation::{Outcome, Run, StepRecord},
+    observation::{Outcome, Run, StepRecord, total},
 };
 use spillproof_protocol::{Extent, FreeMemoryReply, RequestedBytes, Tier};
 use std::path::Path;
@@ -83,7 +83,7 @@ fn freed(
         }
     };
     let freed = reply.freed_bytes;
-    let moved: u64 = reply.moves.iter().map(|one| one.bytes).sum();
+    let moved = total(reply.moves.iter().map(|one| one.bytes));
     claim(
         moved == freed,
         format!("freed_bytes is {freed}, its moves add up to {moved}"),
@@ -162,12 +162,8 @@ fn wanted(amount: Amount, loaded: u64) -> Wanted {
 
 fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
     let bytes_in = |tier: Tier| {
-        reply
-            .moves
-            .iter()
-            .filter(|one| one.to == tier)
-            .map(|one| one.bytes)
-            .sum::<u64>()
+        let moves = reply.moves.iter().filter(|one| one.to == tier);
+        total(moves.map(|one| one.bytes))
     };
     let elsewhere = |allowed: &[Tier]| {
         let found = reply.moves.iter().filter(|one| !allowed.contains(&one.to));

@@ -65,18 +65,6 @@ impl PeakReading {
         let (lower, upper) = self.anon_shared_bounds();
         judge(lower, upper, limit_bytes)
     }
-
-    /// Resident memory at the start, bytes.
-    #[must_use]
-    pub fn rss_start_bytes(&self) -> u64 {
-        self.start.resident_bytes()
-    }
-
-    /// Resident memory at the end, bytes.
-    #[must_use]
-    pub fn rss_end_bytes(&self) -> u64 {
-        self.end.resident_bytes()
-    }
 }
 
 /// Watches a process's memory from `start` to `finish`.

@@ -3,7 +3,7 @@
 use super::session::{Session, Stop};
 use crate::{
     case::{Action, Amount},
-    observation::Outcome,
+    observation::{Outcome, total},
     subject::{CallOutcome, Finding},
 };
 use serde::de::DeserializeOwned;
@@ -54,7 +54,7 @@ impl Session<'_> {
                     .models
                     .iter()
                     .filter(|found| model.as_ref().is_none_or(|name| *name == found.name));
-                let loaded: u64 = scope.map(|found| found.device_bytes).sum();
+                let loaded = total(scope.map(|found| found.device_bytes));
                 let bytes = match bytes {
                     Amount::Unsaid => None,
                     Amount::Of(bytes) => Some(bytes),

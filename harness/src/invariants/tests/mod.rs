@@ -75,7 +75,7 @@ fn status(device_bytes: u64) -> StatusReply {
         tiers: TierBytes {
             vram: device_bytes,
             ram: 0,
-            mapped: MODEL_BYTES - device_bytes,
+            mapped: MODEL_BYTES.saturating_sub(device_bytes),
             file: 0,
         },
         files: Vec::new(),

@@ -110,3 +110,24 @@ fn a_refused_request_that_frees_trips_policy() {
     });
     assert_eq!(trips, [InvariantId::Policy]);
 }
+
+#[test]
+fn numbers_too_large_to_add_are_lies_and_not_the_end_of_the_judge() {
+    let trips = tripped(|run| {
+        let moved = freed(run).moves[0].clone();
+        freed(run).moves = vec![
+            Move {
+                bytes: u64::MAX,
+                ..moved
+            };
+            2
+        ];
+        let model = status(u64::MAX).models.remove(0);
+        let before = run.steps[1].status_before.as_mut().unwrap();
+        before.models = vec![model; 2];
+        let after = run.steps[1].status_after.as_mut().unwrap();
+        after.tiers.ram = u64::MAX;
+        after.tiers.mapped = u64::MAX;
+    });
+    assert_eq!(trips, [InvariantId::Policy]);
+}
