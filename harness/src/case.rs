@@ -257,6 +257,8 @@ pub enum Expect {
     Ok,
     /// A failure of this kind.
     Error(ErrorKind),
+    /// Either, where a disturbance comes at a moment that nobody chose.
+    OkOrError(ErrorKind),
 }
 
 impl Case {

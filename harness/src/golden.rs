@@ -83,6 +83,8 @@ fn digests(step: &StepRecord) -> Option<&BTreeMap<String, Digest>> {
         Outcome::ReadBack(digests) => Some(digests),
         Outcome::Done
         | Outcome::Freed(_)
+        | Outcome::Held(_)
+        | Outcome::Viewed(_)
         | Outcome::Failed(_)
         | Outcome::Misbehaved(_)
         | Outcome::NotRun => None,
@@ -95,6 +97,8 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::Freed(reply) => freed(reply),
         Outcome::Served(reply) => format!("ok, {}", all(&reply.digests)),
         Outcome::ReadBack(digests) => format!("ok, {}", all(digests)),
+        Outcome::Held(_) => "ok, held".into(),
+        Outcome::Viewed(digest) => format!("ok, {digest:.16}"),
         Outcome::Failed(error) => format!("error {}", error.kind),
         Outcome::Misbehaved(_) => "misbehaved".into(),
         Outcome::NotRun => "not run".into(),

@@ -122,6 +122,10 @@ pub enum Outcome {
     Served(RequestReply),
     /// The host's side was digested.
     ReadBack(BTreeMap<String, Digest>),
+    /// A view is held, under this handle.
+    Held(u64),
+    /// What a held view shows was digested.
+    Viewed(Digest),
     /// A typed error.
     Failed(ErrorReply),
     /// The subject misbehaved.
@@ -191,7 +195,12 @@ impl Outcome {
     #[must_use]
     pub fn is_success(&self) -> bool {
         match self {
-            Self::Done | Self::Freed(_) | Self::Served(_) | Self::ReadBack(_) => true,
+            Self::Done
+            | Self::Freed(_)
+            | Self::Served(_)
+            | Self::ReadBack(_)
+            | Self::Held(_)
+            | Self::Viewed(_) => true,
             Self::Failed(_) | Self::Misbehaved(_) | Self::NotRun => false,
         }
     }

@@ -141,6 +141,8 @@ fn came_back(outcome: &Outcome) -> String {
         ),
         Outcome::Served(reply) => format!("ok, {} recoveries", reply.recoveries),
         Outcome::ReadBack(digests) => format!("ok, {} tensors", digests.len()),
+        Outcome::Held(handle) => format!("ok, handle {handle}"),
+        Outcome::Viewed(digest) => format!("ok, digest {digest:.16}"),
         Outcome::Failed(error) => format!("error {}: {}", error.kind, error.message),
         Outcome::Misbehaved(finding) => finding.to_string(),
         Outcome::NotRun => "not run".into(),

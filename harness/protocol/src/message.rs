@@ -67,6 +67,23 @@ messages! {
         /// The model.
         model: String,
     }
+    /// Arguments of `hold`.
+    HoldArgs {
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+    }
+    /// Arguments of the verbs that take a handle only.
+    HandleArgs {
+        /// What `hold` answered.
+        handle: u64,
+    }
+    /// Arguments of `cancel`.
+    CancelArgs {
+        /// The id of the request to cancel.
+        id: u64,
+    }
     /// Arguments of the verbs that take none.
     NoArgs {}
 
@@ -126,6 +143,16 @@ messages! {
     ReadBackReply {
         /// By tensor; those on the device are left out.
         digests: BTreeMap<String, Digest>,
+    }
+    /// Result of `hold`.
+    HoldReply {
+        /// Names the view until it is released; never used again in the subject's life.
+        handle: u64,
+    }
+    /// Result of `read_held`.
+    ReadHeldReply {
+        /// Of what the view shows.
+        digest: Digest,
     }
     /// Result of `status`.
     StatusReply {

@@ -62,6 +62,14 @@ pub enum Request {
     Status(NoArgs),
     /// Forget a model.
     Drop(ModelArgs),
+    /// Keep a view of a tensor's host copy.
+    Hold(HoldArgs),
+    /// Digest what a view shows.
+    ReadHeld(HandleArgs),
+    /// Let go of a view.
+    Release(HandleArgs),
+    /// Stop a request that has not been answered yet.
+    Cancel(CancelArgs),
     /// End.
     Quit(NoArgs),
 }
@@ -96,6 +104,10 @@ impl Request {
             Self::ReadBack(_) => "read_back",
             Self::Status(_) => "status",
             Self::Drop(_) => "drop",
+            Self::Hold(_) => "hold",
+            Self::ReadHeld(_) => "read_held",
+            Self::Release(_) => "release",
+            Self::Cancel(_) => "cancel",
             Self::Quit(_) => "quit",
         }
     }
@@ -113,6 +125,9 @@ impl Request {
             Self::Modify(args) => serde_json::to_value(args),
             Self::FreeMemory(args) => serde_json::to_value(args),
             Self::ReadBack(args) | Self::Drop(args) => serde_json::to_value(args),
+            Self::Hold(args) => serde_json::to_value(args),
+            Self::ReadHeld(args) | Self::Release(args) => serde_json::to_value(args),
+            Self::Cancel(args) => serde_json::to_value(args),
             Self::Status(args) | Self::Quit(args) => serde_json::to_value(args),
         }?;
         Ok(RequestLine {
@@ -144,6 +159,10 @@ impl Request {
             "read_back" => Self::ReadBack(args(verb, line.args)?),
             "status" => Self::Status(args(verb, line.args)?),
             "drop" => Self::Drop(args(verb, line.args)?),
+            "hold" => Self::Hold(args(verb, line.args)?),
+            "read_held" => Self::ReadHeld(args(verb, line.args)?),
+            "release" => Self::Release(args(verb, line.args)?),
+            "cancel" => Self::Cancel(args(verb, line.args)?),
             "quit" => Self::Quit(args(verb, line.args)?),
             _ => return Err(RequestError::UnknownVerb(line.verb)),
         })

@@ -87,6 +87,14 @@ words! {
         FileOnly = "file_only",
         /// Loading `.safetensors` files.
         Safetensors = "safetensors",
+        /// The setting `OFFLOAD_CUFILE`.
+        CuFile = "cufile",
+        /// The verbs `hold`, `read_held` and `release`.
+        Views = "views",
+        /// Several requests at a time, answered in any order.
+        Concurrent = "concurrent",
+        /// The verb `cancel`.
+        Cancel = "cancel",
     }
 }
 
@@ -111,8 +119,10 @@ words! {
         None = "none",
         /// Through pinned host memory.
         Staged = "staged",
-        /// Through cuFile.
+        /// By cuFile, directly between device and storage.
         CuFile = "cufile",
+        /// By cuFile, through its own buffers in host memory.
+        CuFileCompat = "cufile_compat",
     }
 }
 

@@ -16,8 +16,9 @@ pub(super) fn data(run: &Run) -> Vec<String> {
 }
 
 fn of_step(step: &StepRecord) -> Vec<String> {
-    if step.expect != Expect::Ok {
-        return Vec::new();
+    match step.expect {
+        Expect::Ok | Expect::OkOrError(_) => {}
+        Expect::Error(_) => return Vec::new(),
     }
     match (&step.action, &step.outcome) {
         (Action::Request { .. }, Outcome::Served(reply)) => compare(step, &reply.digests, |_| true),

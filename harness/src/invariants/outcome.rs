@@ -64,7 +64,9 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
     for (place, expect, outcome) in opened.chain(steps) {
         match (expect, outcome) {
             (_, Outcome::Misbehaved(finding)) => wrong.push(format!("{place}: {finding}")),
-            (Expect::Error(expected), Outcome::Failed(error)) if *expected != error.kind => {
+            (Expect::Error(expected) | Expect::OkOrError(expected), Outcome::Failed(error))
+                if *expected != error.kind =>
+            {
                 wrong.push(format!(
                     "{place}: error {} ({}), expected {expected}",
                     error.kind, error.message
@@ -83,6 +85,8 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
             | Outcome::Freed(_)
             | Outcome::Served(_)
             | Outcome::ReadBack(_)
+            | Outcome::Held(_)
+            | Outcome::Viewed(_)
             | Outcome::NotRun => wrong.push(format!("{verb}: an answer that does not fit")),
         }
     }

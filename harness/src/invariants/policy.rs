@@ -38,8 +38,11 @@ enum Wanted {
 pub(super) fn policy(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     for step in run.judged_steps() {
-        if let (Action::Free { bytes, model, to }, Expect::Ok, Outcome::Freed(reply)) =
-            (&step.action, &step.expect, &step.outcome)
+        if let (
+            Action::Free { bytes, model, to },
+            Expect::Ok | Expect::OkOrError(_),
+            Outcome::Freed(reply),
+        ) = (&step.action, &step.expect, &step.outcome)
         {
             let found = freed(step, *bytes, model.as_deref(), to, reply, &run.offload_dir);
             wrong.extend(

@@ -107,7 +107,17 @@ impl Session<'_> {
             }),
             Request::Hello(_) => self.ask(request).map(|_: HelloReply| Outcome::Done),
             Request::Status(_) => self.ask(request).map(|_: StatusReply| Outcome::Done),
-            Request::Modify(_) | Request::Drop(_) | Request::Quit(_) => self
+            Request::Hold(_) => self
+                .ask(request)
+                .map(|reply: spillproof_protocol::HoldReply| Outcome::Held(reply.handle)),
+            Request::ReadHeld(_) => self
+                .ask(request)
+                .map(|reply: spillproof_protocol::ReadHeldReply| Outcome::Viewed(reply.digest)),
+            Request::Modify(_)
+            | Request::Drop(_)
+            | Request::Release(_)
+            | Request::Cancel(_)
+            | Request::Quit(_) => self
                 .ask(request)
                 .map(|_: spillproof_protocol::Done| Outcome::Done),
         };
