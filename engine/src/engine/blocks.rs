@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Destination, Error, FileTier, HostCopy,
     cuda::DeviceBuffer,
-    transfer::{DeviceSpan, FileRange, ModelFile, TransferPath},
+    transfer::{DeviceSpan, FileRange, ModelFile, StoredSpan, TransferPath},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,7 +61,7 @@ impl Engine {
     fn store_to_file(&self, id: BlockId, range: FileRange) -> Result<Stored, Error> {
         let span = self.span_of(id)?;
         let range = Arc::new(range);
-        let checksums = self.transfer.store(span, &range)?;
+        let StoredSpan { checksums, path } = self.transfer.store(span, &range)?;
         if self.settings.durable() {
             range.sync()?;
         }
@@ -69,7 +69,7 @@ impl Engine {
         self.state().block(id)?.file = Some(Arc::new(FileCopy { range, checksums }));
         Ok(Stored {
             written_bytes,
-            path: self.transfer.path(),
+            path,
         })
     }
 
@@ -189,10 +189,7 @@ impl Engine {
                 self.staged.load_from_ram(&copy, span)?;
                 TransferPath::Staged
             }
-            (None, Some(copy)) => {
-                self.transfer.load(&copy.range, &copy.checksums, span)?;
-                self.transfer.path()
-            }
+            (None, Some(copy)) => self.transfer.load(&copy.range, &copy.checksums, span)?,
             (None, None) => {
                 return Err(Error::Internal(
                     "a block is neither on the device nor on the host".into(),

@@ -28,8 +28,10 @@ pub enum TransferPath {
     None,
     /// Through pinned slots of host memory.
     Staged,
-    /// Between device and file by cuFile.
+    /// Between device and file by cuFile, without passing host memory.
     CuFile,
+    /// By cuFile, through buffers of its own in host memory.
+    CuFileCompat,
 }
 
 /// Gives the bytes to be written, from an offset on.
@@ -42,14 +44,11 @@ pub(crate) struct DeviceSpan {
     pub(crate) bytes: u64,
 }
 
-/// A way between device and file.
+/// A way between device and file. Each call tells which path its bytes really took.
 pub(crate) trait Transfer: Send + Sync {
-    /// Its name in moves and status.
-    fn path(&self) -> TransferPath;
-
-    /// Writes the span to the start of `to`, pads it with zeros (E19), and returns what to verify on reading. Space
-    /// is reserved by the caller, and so is durability. On an error nothing in `to` is valid.
-    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error>;
+    /// Writes the span to the start of `to` and pads it with zeros (E19). Space is reserved by the caller, and so is
+    /// durability. On an error nothing in `to` is valid.
+    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<StoredSpan, Error>;
 
     /// Reads the span back, verifying length and checksums (E22). On an error the span's contents are undefined.
     fn load(
@@ -57,7 +56,15 @@ pub(crate) trait Transfer: Send + Sync {
         from: &Arc<FileRange>,
         checksums: &Checksums,
         to: DeviceSpan,
-    ) -> Result<(), Error>;
+    ) -> Result<TransferPath, Error>;
+}
+
+/// A span that was written to its file.
+#[derive(Debug)]
+pub(crate) struct StoredSpan {
+    /// What to verify on reading.
+    pub(crate) checksums: Checksums,
+    pub(crate) path: TransferPath,
 }
 
 /// File bytes moved since the engine was opened.

@@ -2,8 +2,8 @@
 //! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread.
 
 use super::{
-    CHECKSUM_BYTES, Checksums, Contents, DeviceSpan, FileRange, RamCopy, Traffic, Transfer,
-    TransferPath, file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
+    CHECKSUM_BYTES, Checksums, Contents, DeviceSpan, FileRange, RamCopy, StoredSpan, Traffic,
+    Transfer, TransferPath, file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
 };
 use crate::{
     Error,
@@ -181,11 +181,7 @@ struct Chunk {
 }
 
 impl Transfer for Staged {
-    fn path(&self) -> TransferPath {
-        TransferPath::Staged
-    }
-
-    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<Checksums, Error> {
+    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<StoredSpan, Error> {
         let checksums = Checksums::new(from.bytes, self.checksum_bytes());
         let (sums, target, traffic) =
             (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
@@ -199,7 +195,10 @@ impl Transfer for Staged {
             traffic.count_written(padded);
             Ok(())
         })?;
-        Ok(checksums)
+        Ok(StoredSpan {
+            checksums,
+            path: TransferPath::Staged,
+        })
     }
 
     fn load(
@@ -207,7 +206,7 @@ impl Transfer for Staged {
         from: &Arc<FileRange>,
         checksums: &Checksums,
         to: DeviceSpan,
-    ) -> Result<(), Error> {
+    ) -> Result<TransferPath, Error> {
         from.check_len()?;
         let (sums, source, traffic) = (
             checksums.clone(),
@@ -224,6 +223,7 @@ impl Transfer for Staged {
                 &source.file().path().display().to_string(),
             )?;
             lane.upload(chunk.address, chunk.len)
-        })
+        })?;
+        Ok(TransferPath::Staged)
     }
 }
