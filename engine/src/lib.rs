@@ -34,8 +34,8 @@
 //!
 //! # What it does not do
 //! There is no hardware abstraction layer: a device that is not CUDA is refused. Operations that move bytes run one
-//! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. A file that somebody truncates in the
-//! microseconds between the check of its length and the copy from a map can still end the process with a `SIGBUS`.
+//! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. Mapped bytes cannot be borrowed,
+//! only copied out ([`TensorView::read_at`] says why and what that costs).
 
 mod cuda;
 mod engine;

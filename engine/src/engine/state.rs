@@ -6,9 +6,9 @@ use crate::{
     Error, HostCopy, TransferPath,
     cuda::DeviceBuffer,
     model::Layout,
+    spill::FileMap,
     transfer::{Checksums, DeviceSpan, FileRange, ModelFile, RamCopy},
 };
-use memmap2::Mmap;
 use std::sync::{Arc, Weak};
 
 /// Every model, and the files that somebody still holds.
@@ -51,7 +51,7 @@ pub(super) struct Block {
     pub(super) device: Option<DeviceBuffer>,
     pub(super) ram: Option<Arc<RamCopy>>,
     /// Of `file`'s contents, and dropped before them.
-    pub(super) map: Option<Arc<Mmap>>,
+    pub(super) map: Option<Arc<FileMap>>,
     pub(super) file: Option<Arc<FileCopy>>,
     pub(super) path: Option<TransferPath>,
     pub(super) last_use: u64,

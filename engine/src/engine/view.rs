@@ -1,20 +1,17 @@
 //! What the host sees of a tensor: a copy in RAM, or the file through a map.
-#![allow(unsafe_code)]
 
 use super::{Engine, device_tensor::check_range, reports::Tier, state::FileCopy};
 use crate::{
     Error, FileTier,
     model::{Dtype, Layout, TensorLayout},
+    spill::FileMap,
     transfer::RamCopy,
 };
-use memmap2::{Mmap, UncheckedAdvice};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Pages of a map that are resident at a time for a reader, bytes.
-const MAP_WINDOW_BYTES: usize = 4 << 20;
-/// Buffer of a reader that has no map, bytes.
-const READ_WINDOW_BYTES: usize = 256 << 10;
+/// Buffer for what a reader did not ask for and its checksum needs, bytes.
+const ASIDE_BYTES: u64 = 64 << 10;
 
 /// A tensor's bytes on the host, as they were when the view was made: it stays valid and unchanged when the tensor is
 /// reloaded, rewritten or dropped, and the file goes with the last view (E33).
@@ -34,7 +31,7 @@ enum Backing {
 
 struct FileBacking {
     // Dropped before the file's range is given back.
-    map: Option<Arc<Mmap>>,
+    map: Option<Arc<FileMap>>,
     copy: Arc<FileCopy>,
 }
 
@@ -124,9 +121,13 @@ impl TensorView {
         self.tier
     }
 
-    /// Copies bytes of its span, from `offset` on. From a file: the length is checked first, and the bytes that are handed out
-    /// are those whose checksum was right, so that a file that somebody cut or changed is an error, not wrong weights (E22);
-    /// `out` holds zeros then. What is not caught is a cut within the microseconds between the check and the copy.
+    /// Copies bytes of its span, from `offset` on. From a file: the bytes that are handed out are those whose checksum was
+    /// right, so that a file that somebody cut or changed, before or meanwhile, is an error, not wrong weights (E22);
+    /// `out` holds zeros then.
+    ///
+    /// A map is read by a call of the kernel's that answers where a page is gone, so that no cut raises a SIGBUS, and no
+    /// signal handler is installed. That copy costs what reading the descriptor costs, several times a `memcpy`. There
+    /// is no way to borrow the mapped bytes: nobody could contain the signal of a reader who touches them himself.
     ///
     /// # Errors
     /// The range leaves the span, or the file is corrupt or cannot be read.
@@ -149,69 +150,50 @@ impl FileBacking {
         if out.is_empty() {
             return Ok(());
         }
+        let read = self.copy.range.check_len();
+        read.and_then(|()| self.read_verified(start, out))
+            .inspect_err(|_| out.fill(0))
+    }
+
+    /// Chunk by chunk: what was asked for goes to `out` at once and is hashed there, so that the bytes that are handed
+    /// out are those that were verified.
+    fn read_verified(&self, start: u64, out: &mut [u8]) -> Result<(), Error> {
         let checksums = &self.copy.checksums;
         let end = start + out.len() as u64;
         let what = self.copy.range.file().path().display().to_string();
         for chunk in start / checksums.chunk_bytes()..end.div_ceil(checksums.chunk_bytes()) {
             let chunk_start = chunk * checksums.chunk_bytes();
             let chunk_end = (chunk_start + checksums.chunk_bytes()).min(self.copy.range.bytes());
-            let (mut hash, mut at) = (Xxh3::new(), chunk_start);
-            // One pass: the bytes that are hashed are those that are handed out.
-            self.sweep(chunk_start, chunk_end, &mut |window| {
-                let window_end = at + window.len() as u64;
-                let (from, to) = (start.max(at), end.min(window_end));
-                if from < to {
-                    let target = &mut out[(from - start) as usize..(to - start) as usize];
-                    target.copy_from_slice(&window[(from - at) as usize..(to - at) as usize]);
-                    hash.update(&window[..(from - at) as usize]);
-                    hash.update(target);
-                    hash.update(&window[(to - at) as usize..]);
-                } else {
-                    hash.update(window);
-                }
-                at = window_end;
-            })?;
-            checksums
-                .verify_sum(chunk, hash.digest(), &what)
-                .inspect_err(|_| out.fill(0))?;
+            let (from, to) = (start.max(chunk_start), end.min(chunk_end));
+            let mut hash = Xxh3::new();
+            self.hash_aside(chunk_start, from, &mut hash)?;
+            let target = &mut out[(from - start) as usize..(to - start) as usize];
+            self.copy_at(from, target)?;
+            hash.update(target);
+            self.hash_aside(to, chunk_end, &mut hash)?;
+            checksums.verify_sum(chunk, hash.digest(), &what)?;
         }
         Ok(())
     }
 
-    /// Hands the block's bytes out in windows, in order, keeping no more than a window of them resident.
-    fn sweep(&self, start: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        let Some(map) = &self.map else {
-            return self.sweep_descriptor(start, end, take);
-        };
-        // The map is the block's, so both fit the address space.
-        let (mut at, end) = (start as usize, end as usize);
+    /// Hashes the block's bytes from `start` to `end`.
+    fn hash_aside(&self, start: u64, end: u64, hash: &mut Xxh3) -> Result<(), Error> {
+        let mut buffer = vec![0; ASIDE_BYTES.min(end - start) as usize];
+        let mut at = start;
         while at < end {
-            let len = MAP_WINDOW_BYTES.min(end - at);
-            self.copy.range.check_len()?;
-            take(&map[at..at + len]);
-            // SAFETY: the map is a shared, read-only one of a file, so pages that are dropped come back with the same
-            // contents at the next access, this reader's or another's. That it fails would only cost memory.
-            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, at, len) };
+            let len = (end - at).min(ASIDE_BYTES);
+            let window = &mut buffer[..len as usize];
+            self.copy_at(at, window)?;
+            hash.update(window);
             at += len;
         }
         Ok(())
     }
 
-    fn sweep_descriptor(
-        &self,
-        start: u64,
-        end: u64,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), Error> {
-        let mut buffer = vec![0; READ_WINDOW_BYTES.min((end - start) as usize)];
-        let mut at = start;
-        while at < end {
-            let len = (buffer.len() as u64).min(end - at) as usize;
-            self.copy.range.check_len()?;
-            self.copy.range.read_exact_at(&mut buffer[..len], at)?;
-            take(&buffer[..len]);
-            at += len as u64;
+    fn copy_at(&self, at: u64, out: &mut [u8]) -> Result<(), Error> {
+        match &self.map {
+            Some(map) => self.copy.range.read_mapped_at(map, out, at),
+            None => self.copy.range.read_exact_at(out, at),
         }
-        Ok(())
     }
 }

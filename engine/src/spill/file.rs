@@ -1,8 +1,8 @@
 //! One spill file: sparse, and trusted through its open descriptor only.
 
-use super::{OwnedDirectory, SPILL_SUFFIX, sys};
+use super::{FileMap, OwnedDirectory, SPILL_SUFFIX, sys};
 use crate::error::Error;
-use memmap2::{Mmap, MmapOptions};
+use memmap2::MmapOptions;
 use nix::{
     fcntl::{FallocateFlags, fallocate},
     sys::{
@@ -135,7 +135,7 @@ impl SpillFile {
             })
     }
 
-    /// Compares the file's length with what it was made with: reading a map beyond the end kills the process (E22).
+    /// Compares the file's length with what it was made with (E22).
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
@@ -148,23 +148,39 @@ impl SpillFile {
         Ok(())
     }
 
-    /// Maps a range for reading (E20). Call [`check_len`](Self::check_len) before each use of the map too.
+    /// Maps a range for reading (E20).
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the file has another length than it was made with, [`Error::Io`].
     #[allow(unsafe_code)]
-    pub(crate) fn map(&self, offset: u64, bytes: u64) -> Result<Mmap, Error> {
+    pub(crate) fn map(&self, offset: u64, bytes: u64) -> Result<FileMap, Error> {
         self.range(offset, bytes)?;
         self.check_len()?;
         let length = usize::try_from(bytes)
             .map_err(|_| Error::Internal(format!("a map of {bytes} bytes does not fit")))?;
         let mut options = MmapOptions::new();
         options.offset(offset).len(length);
-        // SAFETY: the file was made exclusively by this process, mode 0600, in its own directory of mode 0700, under
-        // a name that the engine gives to nobody; the engine never shortens it, never writes to a range whose
-        // copy has a reader, and its length was compared just now.
+        // SAFETY: a `FileMap` makes no reference to what is mapped, so neither a change of the file nor a cut below a
+        // mapped page can reach memory that Rust trusts.
         let map = unsafe { options.map(&self.file) };
-        map.map_err(|error| self.error("mmap", bytes, error))
+        let map = map.map_err(|error| self.error("mmap", bytes, error))?;
+        Ok(FileMap::new(map, offset))
+    }
+
+    /// Fills all of `out` from `at` of a map of this file. A page that somebody cut off is an error, not a signal (F52);
+    /// zeros inside the last page are for checksums to find (F53).
+    ///
+    /// # Errors
+    /// As [`read_exact_at`](Self::read_exact_at).
+    pub(crate) fn read_mapped_at(
+        &self,
+        map: &FileMap,
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        map.read_at(at, out, |missing, offset| {
+            self.read_exact_at(missing, offset)
+        })
     }
 
     /// Gives the space of a range back; it reads as zeros then. Filesystems that cannot do so keep it until the file goes.

@@ -6,6 +6,7 @@
 
 mod base;
 mod file;
+mod map;
 mod owner;
 mod reap;
 mod sys;
@@ -13,6 +14,7 @@ mod sys;
 mod tests;
 
 pub(crate) use file::SpillFile;
+pub(crate) use map::FileMap;
 
 use crate::{error::Error, settings::Settings};
 use base::Base;

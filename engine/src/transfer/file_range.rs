@@ -1,6 +1,10 @@
 //! A block's range of a model's spill file, held by whoever needs its contents.
 
-use crate::{Error, model::FILE_ALIGNMENT_BYTES, spill::SpillFile};
+use crate::{
+    Error,
+    model::FILE_ALIGNMENT_BYTES,
+    spill::{FileMap, SpillFile},
+};
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -122,8 +126,18 @@ impl FileRange {
     }
 
     /// Maps the contents read-only (E20).
-    pub(crate) fn map(&self) -> Result<memmap2::Mmap, Error> {
+    pub(crate) fn map(&self) -> Result<FileMap, Error> {
         self.file.file.map(self.offset, self.bytes)
+    }
+
+    /// As [`Self::read_exact_at`], out of a map of this range.
+    pub(crate) fn read_mapped_at(
+        &self,
+        map: &FileMap,
+        out: &mut [u8],
+        offset: u64,
+    ) -> Result<(), Error> {
+        self.file.file.read_mapped_at(map, offset, out)
     }
 }
 

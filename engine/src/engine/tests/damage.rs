@@ -77,3 +77,77 @@ fn a_view_notices_a_bit_that_flipped_after_it_had_read_the_same_bytes() {
         fixture.finish();
     }
 }
+
+/// Cuts the file and puts it right again, over and over, while `look` runs in another thread; how often the look was
+/// right and how often not.
+fn while_it_is_cut(fixture: &Fixture, look: &(dyn Fn() -> Result<(), Error> + Sync)) -> (u64, u64) {
+    let path = fixture.spill_files().remove(0);
+    let good = std::fs::read(&path).unwrap();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let (mut right, mut wrong) = (0, 0);
+            // At least one of each, however the threads are scheduled.
+            while !over.load(std::sync::atomic::Ordering::Relaxed) || right == 0 {
+                match look() {
+                    Ok(()) => right += 1,
+                    Err(Error::Corrupt { .. }) => wrong += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            (right, wrong)
+        });
+        for round in 0..300 {
+            file.set_len(round * 4096 + 7).unwrap();
+            file.write_all_at(&good, 0).unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        looking.join().unwrap()
+    })
+}
+
+#[test]
+fn a_view_read_while_its_file_is_cut_gives_the_bytes_or_corrupt_and_the_process_lives() {
+    for file_tier in [FileTier::Mapped, FileTier::Closed] {
+        let fixture = to_files(file_tier);
+        fixture.load("m", M);
+        fixture.free_all();
+        let view = fixture.engine.map("m", "a").unwrap();
+        let good = contents(M).remove("a").unwrap();
+        let (_, wrong) = while_it_is_cut(&fixture, &|| {
+            let mut out = vec![7; good.len()];
+            let outcome = view.read_at(0, &mut out);
+            match outcome {
+                Ok(()) => assert!(out == good),
+                Err(_) => assert!(out.iter().all(|byte| *byte == 0)),
+            }
+            outcome
+        });
+        assert!(wrong > 0);
+        drop(view);
+        fixture.finish();
+    }
+}
+
+#[test]
+fn a_reload_while_its_file_is_cut_gives_the_bytes_or_corrupt() {
+    let fixture = to_files(FileTier::Mapped);
+    fixture.load("m", M);
+    fixture.free_all();
+    let expected = contents(M);
+    while_it_is_cut(&fixture, &|| {
+        let outcome = fixture.engine.request("m", 0, &mut |tensor| {
+            let mut out = vec![0; tensor.span_bytes() as usize];
+            tensor.read_at(0, &mut out)?;
+            assert!(out == expected[tensor.name()]);
+            Ok(())
+        });
+        if outcome.is_ok() {
+            // What is on the device leaves again, to another file when this one is cut just now.
+            fixture.engine.free_memory(None, MemoryRequest::Full)?;
+        }
+        outcome.map(|_| ())
+    });
+    fixture.finish();
+}

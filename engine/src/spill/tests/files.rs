@@ -39,6 +39,14 @@ fn kind<T>(result: Result<T, Error>) -> ErrorKind {
     result.map(|_| ()).unwrap_err().kind()
 }
 
+/// Maps a range and reads all of it.
+fn read_map(file: &SpillFile, offset: u64, bytes: u64) -> Vec<u8> {
+    let map = file.map(offset, bytes).unwrap();
+    let mut out = vec![1; bytes as usize];
+    file.read_mapped_at(&map, 0, &mut out).unwrap();
+    out
+}
+
 #[test]
 fn a_file_is_private_sparse_and_gone_when_dropped() {
     let (_base, directory) = fixture();
@@ -123,12 +131,9 @@ fn what_was_written_is_read_back_by_calls_and_through_a_map() {
     file.read_exact_at(&mut out, 8191).unwrap();
     assert_eq!((out[0], out[5001]), (0, 0));
     assert_eq!(out[1..5001], bytes);
-    assert_eq!(file.map(8192, 5000).unwrap()[..], bytes);
-    assert_eq!(file.map(8195, 10).unwrap()[..], bytes[3..13]);
+    assert_eq!(read_map(&file, 8192, 5000), bytes);
+    assert_eq!(read_map(&file, 8195, 10), bytes[3..13]);
     file.sync().unwrap();
-    let map = file.map(8192, 5000).unwrap();
-    drop(file);
-    assert_eq!(map[..], bytes, "a map outlives the name");
 }
 
 #[test]
@@ -211,7 +216,6 @@ fn reading_past_the_end_is_corrupt_and_not_stale_bytes() {
 fn a_file_truncated_behind_our_back_is_corrupt_before_any_page_is_touched() {
     let (_base, directory) = fixture();
     let file = directory.create("m1-g0.spill", 8192).unwrap();
-    let map = file.map(0, 8192).unwrap();
     for bytes in [8191, 4096, 0] {
         set_len(file.path(), bytes);
         let error = file.check_len().unwrap_err().to_string();
@@ -235,7 +239,6 @@ fn a_file_truncated_behind_our_back_is_corrupt_before_any_page_is_touched() {
     );
     set_len(file.path(), 8192);
     file.check_len().unwrap();
-    assert_eq!(map[..], [0; 8192]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod child;
 mod directories;
 mod files;
+mod maps;
 mod orphans;
 
 use super::SpillDirectory;

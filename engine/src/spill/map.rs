@@ -1,0 +1,109 @@
+//! A map of a spill file, read by copies that the kernel makes: a page that is gone is an answer, not a signal.
+//!
+//! A file can become shorter at any moment, also between a check of its length and the use of its pages, and touching a
+//! page beyond its end raises SIGBUS, which ends the process unless somebody handles it for everybody. So nothing here
+//! ever touches a mapped page: `process_vm_readv` on our own process copies out of the map and answers EFAULT, or a
+//! short count, where there is no page (F52). No slice of a map is given to anybody for the same reason: nobody could
+//! contain what happens when it is read. Measured on one machine (Linux 6.18, 256 MiB in the page cache, windows of
+//! 64 KiB to 4 MiB): 1.5 to 2.5 GB/s, as much as `pread` there, where `memcpy` out of the map makes 6 to 9.
+
+use crate::error::Error;
+use memmap2::{Mmap, UncheckedAdvice};
+use nix::{
+    errno::Errno,
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+use std::{
+    io::IoSliceMut,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// Pages of a map that are resident at a time for a reader, bytes.
+const WINDOW_BYTES: usize = 4 << 20;
+
+/// A range of a spill file, mapped read-only and shared (E20).
+#[derive(Debug)]
+pub(crate) struct FileMap {
+    map: Mmap,
+    /// In the file.
+    offset: u64,
+    /// The kernel, or a filter of system calls, refuses such copies; then the descriptor serves, and nobody asks again.
+    refused: AtomicBool,
+}
+
+impl FileMap {
+    pub(super) fn new(map: Mmap, offset: u64) -> Self {
+        Self {
+            map,
+            offset,
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Copies from `at` of the map on into `out`, no more than a window resident at a time. What the map does not give
+    /// is asked of `read`, which takes offsets in the file: it gets the bytes or learns why not.
+    pub(super) fn read_at(
+        &self,
+        at: u64,
+        out: &mut [u8],
+        read: impl Fn(&mut [u8], u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let inside = usize::try_from(at)
+            .ok()
+            .filter(|at| {
+                at.checked_add(out.len())
+                    .is_some_and(|end| end <= self.map.len())
+            })
+            .ok_or_else(|| {
+                Error::Internal(format!(
+                    "{} bytes at {at} are outside a map of {}",
+                    out.len(),
+                    self.map.len()
+                ))
+            })?;
+        let mut done = 0;
+        for window in out.chunks_mut(WINDOW_BYTES) {
+            let copied = self.copy(inside + done, window);
+            self.let_go(inside + done, copied);
+            if copied < window.len() {
+                let missing = at + (done + copied) as u64;
+                read(&mut window[copied..], self.offset + missing)?;
+            }
+            done += window.len();
+        }
+        Ok(())
+    }
+
+    /// Copies as many bytes as the kernel finds, from the first on; how many.
+    fn copy(&self, at: usize, out: &mut [u8]) -> usize {
+        let mut copied = 0;
+        while copied < out.len() && !self.refused.load(Ordering::Relaxed) {
+            let from = RemoteIoVec {
+                base: self.map.as_ptr() as usize + at + copied,
+                len: out.len() - copied,
+            };
+            let to = &mut [IoSliceMut::new(&mut out[copied..])];
+            match process_vm_readv(Pid::this(), to, &[from]) {
+                Ok(0) | Err(Errno::EFAULT) => break,
+                Ok(bytes) => copied += bytes,
+                Err(Errno::EINTR) => {}
+                Err(_) => self.refused.store(true, Ordering::Relaxed),
+            }
+        }
+        copied
+    }
+
+    #[allow(unsafe_code)]
+    fn let_go(&self, at: usize, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        // SAFETY: the map is a shared, read-only one of a file, so pages that are dropped come back with the same
+        // contents at the next access, this reader's or another's. That it fails would only cost memory.
+        let _ = unsafe {
+            self.map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, at, bytes)
+        };
+    }
+}
