@@ -6,8 +6,15 @@ use spillproof::{
     bench::{Judged, bench},
     catalogue,
     suite::{Judgement, Planned, judge, plan, show_again},
+    summary::Summary,
 };
-use spillproof_harness::{golden, report, run::Bench, verdict::Verdict};
+use spillproof_harness::{
+    device::{Discovered, discover},
+    golden, report,
+    run::{Bench, abilities},
+    verdict::Verdict,
+};
+use spillproof_protocol::Capability;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -15,19 +22,24 @@ use std::{
 
 fn main() {
     let args = Arguments::from_args();
-    let planned = match catalogue() {
-        Ok(cases) => plan(cases),
-        Err(error) => {
-            eprintln!("Error: {error}");
-            std::process::exit(2);
-        }
-    };
-    let suite = Arc::new(Suite::new(&args));
+    let cases = catalogue().unwrap_or_else(|error| {
+        eprintln!("Error: {error}");
+        std::process::exit(2);
+    });
+    let devices = discover();
+    let suite = Suite::new(&args, &devices);
+    let planned = plan(cases, &devices, suite.abilities().as_deref());
+    let summary = Summary::of(&planned, &devices);
+    let suite = Arc::new(suite);
     let trials = planned.into_iter().map(|planned| trial(planned, &suite));
     let trials = suite.required_gpu().into_iter().chain(trials).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if !args.list {
-        println!("{}", suite.summary());
+        let verdicts = suite
+            .verdicts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        println!("{}", summary.text(&verdicts));
     }
     conclusion.exit();
 }
@@ -37,18 +49,29 @@ struct Suite {
     judged: Judged,
     bench: Result<Bench, String>,
     verbose: bool,
+    has_gpu: bool,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
 impl Suite {
-    fn new(args: &Arguments) -> Self {
+    fn new(args: &Arguments, devices: &[Discovered]) -> Self {
         let judged = Judged::from_environment();
         let bench = bench(&judged);
         Self {
             judged,
             bench,
             verbose: args.nocapture,
+            has_gpu: devices.iter().any(Discovered::is_usable_gpu),
             verdicts: Mutex::default(),
+        }
+    }
+
+    /// What another program than our engine can do: it is asked when trials are listed, so that what it cannot do is
+    /// ignored with the reason. One that does not answer gets every case, and shows there why not.
+    fn abilities(&self) -> Option<Vec<Capability>> {
+        match (&self.judged, &self.bench) {
+            (Judged::Engine, _) | (_, Err(_)) => None,
+            (Judged::Specimen(_) | Judged::Other(_), Ok(bench)) => abilities(bench).ok(),
         }
     }
 
@@ -62,9 +85,7 @@ impl Suite {
                 std::process::exit(2);
             }
         };
-        let found = spillproof_harness::device::discover()
-            .iter()
-            .any(|found| found.is_usable_gpu());
+        let found = self.has_gpu;
         required.then(|| {
             Trial::test("gpu::required", move || {
                 let missing = "SPILLPROOF_GPU=require, but no usable GPU was found; unset it or run where one is";
@@ -110,24 +131,6 @@ impl Suite {
             .models
             .iter()
             .find_map(|model| Some(&model.file.as_ref()?.path))
-    }
-
-    fn summary(&self) -> String {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = |word: &str| verdicts.iter().filter(|(_, found)| *found == word).count();
-        let gpu = verdicts
-            .iter()
-            .filter(|(name, _)| name.contains("[cuda:"))
-            .count();
-        format!(
-            "{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}",
-            verdicts.len(),
-            count("PASS"),
-            count("FAIL"),
-            count("????"),
-            count("INFR"),
-            count("SKIP"),
-        )
     }
 }
 

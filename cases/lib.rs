@@ -9,6 +9,7 @@ pub mod real;
 pub mod repeat;
 pub mod steps;
 pub mod suite;
+pub mod summary;
 
 use spillproof_harness::{case::Case, model_file::ModelFileError};
 

@@ -2,10 +2,11 @@
 
 use crate::{
     models::plain,
-    steps::{CaseWords as _, case, free, load, modify, request},
+    steps::{CaseWords as _, case, free, load, modify, read_back, request},
 };
-use spillproof_harness::case::{Amount, Case, Destinations, MIB, Step};
+use spillproof_harness::case::{Amount, Case, Destinations, Limits, MIB, Step};
 use spillproof_protocol::{Capability, Tier};
+use std::time::Duration;
 
 /// Requests in a row.
 const REQUESTS: usize = 50;
@@ -13,6 +14,29 @@ const REQUESTS: usize = 50;
 /// The family.
 #[must_use]
 pub fn cases() -> Vec<Case> {
+    [small(), vec![nine_gib()]].concat()
+}
+
+/// The parent project's setting on a model larger than 8 GiB, ten times over. No emulated device is that large.
+fn nine_gib() -> Case {
+    let model = plain("m", 1, &[256 * MIB; 36]);
+    let to_files = || free(Amount::float(1e30), Destinations::All(Tier::Mapped));
+    let rounds = (0..10).flat_map(|_| [request("m"), to_files()]);
+    Case {
+        limits: Limits {
+            call: Duration::from_secs(300),
+            ..Limits::default()
+        },
+        ..case("repeat", "threshold_512_nine_gib", 12 << 10, vec![model])
+            .set("OFFLOAD_STAGING_MB", "48")
+            .set("OFFLOAD_IO_THREADS", "3")
+            .steps([load("m"), to_files()])
+            .steps(rounds)
+            .steps([read_back("m")])
+    }
+}
+
+fn small() -> Vec<Case> {
     // 12 MiB each on 20 MiB: every request lets something of the other model go.
     let models = || vec![plain("a", 1, &[2 * MIB; 6]), plain("b", 2, &[3 * MIB; 4])];
     let alternating = || -> Vec<Step> {

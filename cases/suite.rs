@@ -2,14 +2,15 @@
 
 use crate::bench::Judged;
 use spillproof_harness::{
-    case::{Case, Gpu},
-    device::{DeviceKind, discover},
+    case::{Case, Gpu, MIB},
+    device::{DeviceKind, Discovered},
     invariants::{self, Check, InvariantId},
     observation::Run,
     report,
     run::{Bench, run_case},
     verdict::Verdict,
 };
+use spillproof_protocol::Capability;
 
 /// A case on a device.
 #[derive(Clone, Debug)]
@@ -30,16 +31,21 @@ impl Planned {
     }
 }
 
-/// Every case on every device found, without touching CUDA.
+/// Every case on every device, for a subject that can do this; `None` when that is not known.
 #[must_use]
-pub fn plan(cases: Vec<Case>) -> Vec<Planned> {
-    let devices = discover();
+pub fn plan(
+    cases: Vec<Case>,
+    devices: &[Discovered],
+    abilities: Option<&[Capability]>,
+) -> Vec<Planned> {
     let on = |case: &Case| -> Vec<Planned> {
-        let planned = |found: &spillproof_harness::device::Discovered| {
+        let planned = |found: &Discovered| {
             let skip = found
                 .unavailable
                 .clone()
-                .or_else(|| unfit(case, &found.kind));
+                .or_else(|| unfit(case, &found.kind))
+                .or_else(|| too_small(case, found))
+                .or_else(|| unable(case, abilities));
             Planned {
                 case: case.clone(),
                 device: found.kind,
@@ -60,6 +66,31 @@ fn unfit(case: &Case, device: &DeviceKind) -> Option<String> {
         }
         (DeviceKind::Cuda { .. } | DeviceKind::Emulated, _) => None,
     }
+}
+
+/// A model that no such device holds.
+fn too_small(case: &Case, device: &Discovered) -> Option<String> {
+    let (Gpu::Present { vram_bytes, .. }, Some(total_bytes)) = (&case.gpu, device.total_bytes)
+    else {
+        return None;
+    };
+    (*vram_bytes > total_bytes).then(|| {
+        format!(
+            "needs a device of {} MiB, this one has {} MiB",
+            vram_bytes / MIB,
+            total_bytes / MIB
+        )
+    })
+}
+
+/// What the subject did not say that it can do.
+fn unable(case: &Case, abilities: Option<&[Capability]>) -> Option<String> {
+    let abilities = abilities?;
+    let missing = case
+        .requires
+        .iter()
+        .find(|needed| !abilities.contains(needed))?;
+    Some(format!("the subject lacks the capability {missing}"))
 }
 
 /// A run with its judgement.
@@ -98,4 +129,43 @@ pub fn show_again(name: &str, judged: &Judged) -> String {
         "{}cargo test --test fault_suite -- --exact '{name}' --nocapture",
         judged.prefix()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is passed over before anything runs, and for which reason.
+    use super::*;
+    use crate::steps::{CaseWords as _, case};
+
+    fn skip(
+        case: Case,
+        total_bytes: Option<u64>,
+        abilities: Option<&[Capability]>,
+    ) -> Option<String> {
+        let device = Discovered {
+            kind: DeviceKind::Cuda { ordinal: 0 },
+            description: String::new(),
+            total_bytes,
+            unavailable: None,
+        };
+        plan(vec![case], &[device], abilities).remove(0).skip
+    }
+
+    #[test]
+    fn a_model_larger_than_the_device_is_passed_over() {
+        let case = || case("repeat", "large", 12 << 10, Vec::new());
+        let reason = skip(case(), Some(8192 * MIB), None).unwrap();
+        assert_eq!(reason, "needs a device of 12288 MiB, this one has 8192 MiB");
+        assert_eq!(skip(case(), Some(12288 * MIB), None), None);
+        assert_eq!(skip(case(), None, None), None);
+    }
+
+    #[test]
+    fn what_a_subject_cannot_do_is_passed_over_where_that_is_known() {
+        let case = || case("data", "views", 16, Vec::new()).needs(Capability::Views);
+        let reason = skip(case(), None, Some(&[Capability::Modify])).unwrap();
+        assert_eq!(reason, "the subject lacks the capability views");
+        assert_eq!(skip(case(), None, Some(&[Capability::Views])), None);
+        assert_eq!(skip(case(), None, None), None);
+    }
 }

@@ -6,6 +6,9 @@ use std::{fs, path::Path};
 /// Where the kernel driver lists its GPUs, one directory each.
 const DRIVER_LIST: &str = "/proc/driver/nvidia/gpus";
 
+/// The most that an emulated device has: its memory is the host's, beside everything else that a laptop does.
+pub const EMULATED_BYTES: u64 = 4 << 30;
+
 /// One device, usable or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovered {
@@ -13,6 +16,8 @@ pub struct Discovered {
     pub kind: DeviceKind,
     /// For people: its name and size.
     pub description: String,
+    /// Its memory, bytes, where there is a limit that is known.
+    pub total_bytes: Option<u64>,
     /// Why it cannot be used, where it cannot.
     pub unavailable: Option<String>,
 }
@@ -34,6 +39,7 @@ pub fn discover() -> Vec<Discovered> {
     let mut devices = vec![Discovered {
         kind: DeviceKind::Emulated,
         description: "emulated GPU".into(),
+        total_bytes: Some(EMULATED_BYTES),
         unavailable: None,
     }];
     match managed() {
@@ -50,20 +56,22 @@ fn managed() -> Result<Vec<Discovered>, String> {
         .map(|ordinal| {
             let described = nvml.device_by_index(ordinal).and_then(|device| {
                 let memory = device.memory_info()?;
-                Ok(format!(
+                let description = format!(
                     "{}, {} MiB, {} MiB used",
                     device.name()?,
                     memory.total >> 20,
                     memory.used >> 20
-                ))
+                );
+                Ok((description, memory.total))
             });
-            let (description, unavailable) = match described {
-                Ok(description) => (description, None),
-                Err(error) => ("GPU".into(), Some(error.to_string())),
+            let (description, total_bytes, unavailable) = match described {
+                Ok((description, total_bytes)) => (description, Some(total_bytes), None),
+                Err(error) => ("GPU".into(), None, Some(error.to_string())),
             };
             Discovered {
                 kind: DeviceKind::Cuda { ordinal },
                 description,
+                total_bytes,
                 unavailable,
             }
         })
@@ -83,6 +91,7 @@ fn listed(list: &Path, reason: &str) -> Vec<Discovered> {
         .map(|(ordinal, address)| Discovered {
             kind: DeviceKind::Cuda { ordinal },
             description: format!("GPU at {address}"),
+            total_bytes: None,
             unavailable: Some(format!(
                 "the management library libnvidia-ml.so.1 cannot be used: {reason}"
             )),

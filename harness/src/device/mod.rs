@@ -5,9 +5,10 @@ mod discovery;
 mod emulated;
 mod nvml;
 mod reading;
+mod slot;
 mod withheld;
 
-pub use discovery::{Discovered, discover};
+pub use discovery::{Discovered, EMULATED_BYTES, discover};
 pub use emulated::{EmulatedGpu, EmulatorOptions};
 pub use nvml::CudaGpu;
 pub use reading::{BoardReading, DeviceReading, NvmlReading, NvmlScope, Survivor};

@@ -1,6 +1,9 @@
 //! A real GPU, read through its management library: no context is made on it.
 
-use super::reading::{NvmlReading, NvmlScope};
+use super::{
+    reading::{NvmlReading, NvmlScope},
+    slot::{Occupancy, Slot},
+};
 use crate::error::HarnessError;
 use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory, error::NvmlError};
 use std::{
@@ -18,6 +21,8 @@ pub struct CudaGpu {
     nvml: Arc<Nvml>,
     ordinal: u32,
     uuid: String,
+    /// Held for as long as a case uses it.
+    _slot: Arc<Slot>,
 }
 
 impl fmt::Debug for CudaGpu {
@@ -35,10 +40,10 @@ pub(super) fn open() -> Result<Arc<Nvml>, NvmlError> {
 }
 
 impl CudaGpu {
-    /// The GPU with that number in the order of the PCI bus.
+    /// The GPU with that number in the order of the PCI bus, once no other case uses it.
     ///
     /// # Errors
-    /// No management library, or no such GPU.
+    /// No management library, no such GPU, or no place for its lock.
     pub fn open(ordinal: u32) -> Result<Self, HarnessError> {
         let failed = |error: NvmlError| HarnessError::Device {
             device: format!("cuda:{ordinal}"),
@@ -52,6 +57,7 @@ impl CudaGpu {
         Ok(Self {
             nvml,
             ordinal,
+            _slot: Arc::new(Slot::take(&uuid)?),
             uuid,
         })
     }
@@ -67,6 +73,26 @@ impl CudaGpu {
             environment.push(("LD_LIBRARY_PATH".into(), path));
         }
         environment
+    }
+
+    /// Who is on it, and what is free.
+    pub(super) fn occupancy(&self) -> Result<Occupancy, HarnessError> {
+        let read = || -> Result<Occupancy, NvmlError> {
+            let device = self.nvml.device_by_index(self.ordinal)?;
+            let processes = device.running_compute_processes()?;
+            Ok(Occupancy {
+                free_bytes: device.memory_info()?.free,
+                processes: processes.into_iter().map(|process| process.pid).collect(),
+            })
+        };
+        read().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &NvmlError) -> HarnessError {
+        HarnessError::Device {
+            device: format!("cuda:{}", self.ordinal),
+            reason: error.to_string(),
+        }
     }
 
     /// Memory in use by the processes `pids`, or by the device where the library knows none of them.
@@ -92,10 +118,7 @@ impl CudaGpu {
                 pids,
             ))
         };
-        read().map_err(|error| HarnessError::Device {
-            device: format!("cuda:{}", self.ordinal),
-            reason: error.to_string(),
-        })
+        read().map_err(|error| self.failed(&error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs one case: a subject process, its steps, and a reading of everything around each of them.
 
+mod abilities;
 mod calls;
 mod disturb;
 mod readings;
@@ -15,6 +16,8 @@ use crate::{
     sandbox::Sandbox,
     subject::{Ended, Limits, Subject, SubjectCommand},
 };
+pub use abilities::abilities;
+
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
@@ -133,8 +136,10 @@ fn prepare(
             let gpu = EmulatedGpu::create(&config, &bench.emulator, &libraries, options)?;
             Ok(DeviceUnderTest::Emulated(gpu))
         }
-        (DeviceKind::Cuda { ordinal }, Gpu::Present { .. }) => {
-            Ok(DeviceUnderTest::Cuda(CudaGpu::open(*ordinal)?))
+        (DeviceKind::Cuda { ordinal }, Gpu::Present { vram_bytes, .. }) => {
+            let gpu = CudaGpu::open(*ordinal)?;
+            gpu.wait_until_clean(*vram_bytes)?;
+            Ok(DeviceUnderTest::Cuda(gpu))
         }
     }
 }

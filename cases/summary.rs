@@ -1,0 +1,74 @@
+//! What is printed when all is done: which devices there were, what was passed over and why, and the counts.
+
+use crate::suite::Planned;
+use spillproof_harness::device::{DeviceKind, Discovered};
+use std::collections::BTreeMap;
+
+/// What was planned, as far as the closing lines tell it.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    devices: Vec<String>,
+    /// By device and reason.
+    skipped: BTreeMap<(DeviceKind, String), usize>,
+    on_gpus: usize,
+}
+
+impl Summary {
+    /// Of these trials on these devices.
+    #[must_use]
+    pub fn of(planned: &[Planned], devices: &[Discovered]) -> Self {
+        let mut skipped = BTreeMap::new();
+        for one in planned {
+            if let Some(reason) = &one.skip {
+                *skipped.entry((one.device, reason.clone())).or_default() += 1;
+            }
+        }
+        let described = |device: &Discovered| match &device.unavailable {
+            None => format!("{}: {}", device.kind, device.description),
+            Some(reason) => format!(
+                "{}: {}, not usable: {reason}",
+                device.kind, device.description
+            ),
+        };
+        Self {
+            devices: devices.iter().map(described).collect(),
+            skipped,
+            on_gpus: planned
+                .iter()
+                .filter(|one| is_gpu(&one.device) && one.skip.is_none())
+                .count(),
+        }
+    }
+
+    /// The closing lines; `verdicts` are those of the trials that ran, by name.
+    #[must_use]
+    pub fn text(&self, verdicts: &[(String, &'static str)]) -> String {
+        let count = |word: &str| verdicts.iter().filter(|(_, found)| *found == word).count();
+        let gpu = verdicts
+            .iter()
+            .filter(|(name, _)| name.contains("[cuda:"))
+            .count();
+        let mut text = self.devices.join(" · ");
+        for ((device, reason), cases) in &self.skipped {
+            text += &format!("\nSKIP  {cases} on {device}: {reason}");
+        }
+        text += &format!(
+            "\n{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}/{}",
+            verdicts.len(),
+            count("PASS"),
+            count("FAIL"),
+            count("????"),
+            count("INFR"),
+            count("SKIP"),
+            self.on_gpus,
+        );
+        text
+    }
+}
+
+fn is_gpu(device: &DeviceKind) -> bool {
+    match device {
+        DeviceKind::Cuda { .. } => true,
+        DeviceKind::Emulated => false,
+    }
+}
