@@ -37,6 +37,7 @@
 //! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. Mapped bytes cannot be borrowed,
 //! only copied out ([`TensorView::read_at`] says why and what that costs).
 
+mod cancellation;
 mod cuda;
 mod engine;
 mod error;
@@ -47,6 +48,7 @@ mod settings;
 mod spill;
 mod transfer;
 
+pub use cancellation::Cancellation;
 pub use engine::{
     DeviceTensor, Engine, FileStatus, FreeReport, LoadReport, ModelSource, ModelStatus, Moved,
     RequestReport, ResidentReport, Status, TensorStatus, TensorView, Tier, TierBytes,

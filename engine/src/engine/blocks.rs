@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Destination, Error, FileTier, HostCopy,
+    cancellation::Stop,
     cuda::DeviceBuffer,
     transfer::{DeviceSpan, FileRange, ModelFile, StoredSpan, TransferPath},
 };
@@ -36,7 +37,7 @@ impl Engine {
             },
             Destination::Ram => {
                 let span = self.span_of(id)?;
-                let copy = Arc::new(self.staged.store_to_ram(span)?);
+                let copy = Arc::new(self.staged.store_to_ram(span, &Stop::never())?);
                 self.state().block(id)?.ram = Some(copy);
                 Stored {
                     written_bytes: 0,
@@ -61,7 +62,7 @@ impl Engine {
     fn store_to_file(&self, id: BlockId, range: FileRange) -> Result<Stored, Error> {
         let span = self.span_of(id)?;
         let range = Arc::new(range);
-        let StoredSpan { checksums, path } = self.transfer.store(span, &range)?;
+        let StoredSpan { checksums, path } = self.transfer.store(span, &range, &Stop::never())?;
         if self.settings.durable() {
             range.sync()?;
         }
@@ -186,10 +187,13 @@ impl Engine {
         };
         let path = match (ram, file) {
             (Some(copy), _) => {
-                self.staged.load_from_ram(&copy, span)?;
+                self.staged.load_from_ram(&copy, span, &Stop::never())?;
                 TransferPath::Staged
             }
-            (None, Some(copy)) => self.transfer.load(&copy.range, &copy.checksums, span)?,
+            (None, Some(copy)) => {
+                self.transfer
+                    .load(&copy.range, &copy.checksums, span, &Stop::never())?
+            }
             (None, None) => {
                 return Err(Error::Internal(
                     "a block is neither on the device nor on the host".into(),

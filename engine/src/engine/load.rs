@@ -3,6 +3,7 @@
 use super::{Engine, reports::LoadReport, request::others_then_own};
 use crate::{
     Error,
+    cancellation::Stop,
     model::{self, Manifest, Source},
     transfer::{DeviceSpan, SourceRead},
 };
@@ -62,7 +63,7 @@ impl Engine {
                 address: buffer.address(),
                 bytes: buffer.bytes(),
             };
-            self.staged.load_from_source(read, span)?;
+            self.staged.load_from_source(read, span, &Stop::never())?;
             let mut state = self.state();
             let id = state.model(number)?.id(block);
             state.block(id)?.device = Some(buffer);

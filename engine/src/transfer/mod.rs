@@ -15,7 +15,7 @@ pub(crate) use file_range::{FileRange, ModelFile};
 pub(crate) use ram_copy::RamCopy;
 pub(crate) use staged::{SourceRead, Staged};
 
-use crate::{Error, cuda::DeviceAddress};
+use crate::{Error, cancellation::Stop, cuda::DeviceAddress};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -44,11 +44,16 @@ pub(crate) struct DeviceSpan {
     pub(crate) bytes: u64,
 }
 
-/// A way between device and file. Each call tells which path its bytes really took.
+/// A way between device and file. Each call tells which path its bytes really took, and looks at `stop` before each chunk.
 pub(crate) trait Transfer: Send + Sync {
     /// Writes the span to the start of `to` and pads it with zeros (E19). Space is reserved by the caller, and so is
     /// durability. On an error nothing in `to` is valid.
-    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<StoredSpan, Error>;
+    fn store(
+        &self,
+        from: DeviceSpan,
+        to: &Arc<FileRange>,
+        stop: &Stop,
+    ) -> Result<StoredSpan, Error>;
 
     /// Reads the span back, verifying length and checksums (E22). On an error the span's contents are undefined.
     fn load(
@@ -56,6 +61,7 @@ pub(crate) trait Transfer: Send + Sync {
         from: &Arc<FileRange>,
         checksums: &Checksums,
         to: DeviceSpan,
+        stop: &Stop,
     ) -> Result<TransferPath, Error>;
 }
 

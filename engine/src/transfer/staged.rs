@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Error,
+    cancellation::Stop,
     cuda::{Context, DeviceAddress, Lane},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,10 +72,10 @@ impl Staged {
     }
 
     /// Copies the span to anonymous memory.
-    pub(crate) fn store_to_ram(&self, from: DeviceSpan) -> Result<RamCopy, Error> {
+    pub(crate) fn store_to_ram(&self, from: DeviceSpan, stop: &Stop) -> Result<RamCopy, Error> {
         let copy = Arc::new(RamCopyBuilder::new(from.bytes, self.slot_bytes));
         let target = Arc::clone(&copy);
-        self.each_chunk(from, move |lane, chunk| {
+        self.each_chunk(from, stop, move |lane, chunk| {
             let contents = lane.download(chunk.address, chunk.len)?;
             target.put(chunk.index, contents)
         })?;
@@ -82,9 +83,14 @@ impl Staged {
     }
 
     /// Copies a RAM copy to the span, verifying checksums.
-    pub(crate) fn load_from_ram(&self, from: &Arc<RamCopy>, to: DeviceSpan) -> Result<(), Error> {
+    pub(crate) fn load_from_ram(
+        &self,
+        from: &Arc<RamCopy>,
+        to: DeviceSpan,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let source = Arc::clone(from);
-        self.each_chunk(to, move |lane, chunk| {
+        self.each_chunk(to, stop, move |lane, chunk| {
             let contents = source.chunk(chunk.index);
             source
                 .checksums()
@@ -95,8 +101,13 @@ impl Staged {
     }
 
     /// Fills the span with what `read` gives.
-    pub(crate) fn load_from_source(&self, read: SourceRead, to: DeviceSpan) -> Result<(), Error> {
-        self.each_chunk(to, move |lane, chunk| {
+    pub(crate) fn load_from_source(
+        &self,
+        read: SourceRead,
+        to: DeviceSpan,
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        self.each_chunk(to, stop, move |lane, chunk| {
             read(chunk.offset, &mut lane.slot()?[..chunk.len])?;
             lane.upload(chunk.address, chunk.len)
         })
@@ -153,12 +164,14 @@ impl Staged {
     fn each_chunk(
         &self,
         span: DeviceSpan,
+        stop: &Stop,
         task: impl Fn(&mut Lane, Chunk) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        let lanes = Arc::clone(&self.lanes);
+        let (lanes, stop) = (Arc::clone(&self.lanes), stop.clone());
         let slot_bytes = self.slot_bytes;
         self.workers
             .run(span.bytes.div_ceil(slot_bytes), move |thread, index| {
+                stop.check()?;
                 let offset = index * slot_bytes;
                 let chunk = Chunk {
                     index,
@@ -181,11 +194,16 @@ struct Chunk {
 }
 
 impl Transfer for Staged {
-    fn store(&self, from: DeviceSpan, to: &Arc<FileRange>) -> Result<StoredSpan, Error> {
+    fn store(
+        &self,
+        from: DeviceSpan,
+        to: &Arc<FileRange>,
+        stop: &Stop,
+    ) -> Result<StoredSpan, Error> {
         let checksums = Checksums::new(from.bytes, self.checksum_bytes());
         let (sums, target, traffic) =
             (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
-        self.each_chunk(from, move |lane, chunk| {
+        self.each_chunk(from, stop, move |lane, chunk| {
             sums.record_window(chunk.offset, lane.download(chunk.address, chunk.len)?);
             // Slots are multiples of the alignment, so the last chunk's padding fits.
             let padded = padded_bytes(chunk.len as u64);
@@ -206,6 +224,7 @@ impl Transfer for Staged {
         from: &Arc<FileRange>,
         checksums: &Checksums,
         to: DeviceSpan,
+        stop: &Stop,
     ) -> Result<TransferPath, Error> {
         from.check_len()?;
         let (sums, source, traffic) = (
@@ -213,7 +232,7 @@ impl Transfer for Staged {
             Arc::clone(from),
             Arc::clone(&self.traffic),
         );
-        self.each_chunk(to, move |lane, chunk| {
+        self.each_chunk(to, stop, move |lane, chunk| {
             let contents = &mut lane.slot()?[..chunk.len];
             source.read_exact_at(contents, chunk.offset)?;
             traffic.count_read(chunk.len as u64);
