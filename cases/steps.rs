@@ -121,6 +121,17 @@ pub fn request_with(model: &str, workspace_bytes: u64) -> Step {
     ok(Action::Request {
         model: model.into(),
         workspace_bytes,
+        digests: true,
+    })
+}
+
+/// One request with a small workspace, whose tensors nobody digests: quick on large models.
+#[must_use]
+pub fn request_unseen(model: &str) -> Step {
+    ok(Action::Request {
+        model: model.into(),
+        workspace_bytes: MIB,
+        digests: false,
     })
 }
 

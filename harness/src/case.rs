@@ -163,12 +163,15 @@ pub enum Action {
         /// Its name.
         model: String,
     },
-    /// One inference request, with digests of what the device holds.
+    /// One inference request.
     Request {
         /// The model.
         model: String,
         /// Device memory the request itself needs, bytes.
         workspace_bytes: u64,
+        /// Whether every tensor is digested on the device. Without that nothing is known of the bytes, and the time is
+        /// the engine's own.
+        digests: bool,
     },
     /// Overwrite a tensor on the device.
     Modify {
@@ -284,7 +287,11 @@ impl Action {
             Self::Request {
                 model,
                 workspace_bytes,
-            } => format!("request {model} workspace={workspace_bytes}"),
+                digests,
+            } => {
+                let seen = if *digests { "" } else { ", unseen" };
+                format!("request {model} workspace={workspace_bytes}{seen}")
+            }
             Self::Modify { model, tensor, .. } => format!("modify {model}.{tensor}"),
             Self::Free { bytes, model, .. } => {
                 let scope = model.as_deref().unwrap_or("all");

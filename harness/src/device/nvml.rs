@@ -9,7 +9,7 @@ use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory, error::NvmlError};
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// The management library has its versioned name only where no development package is installed.
@@ -31,12 +31,16 @@ impl fmt::Debug for CudaGpu {
     }
 }
 
-/// Opens the management library; an error is the normal answer of a machine without a GPU, and comes at once.
+/// The management library, opened once: as long as somebody has it open, the driver does not shut the GPU down between two
+/// cases, which would cost each of them a second. An error is the normal answer of a machine without a GPU, and comes at once.
 pub(super) fn open() -> Result<Arc<Nvml>, NvmlError> {
-    Nvml::builder()
-        .lib_path(OsStr::new(LIBRARY))
-        .init()
-        .map(Arc::new)
+    static OPENED: Mutex<Option<Arc<Nvml>>> = Mutex::new(None);
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(nvml) = &*opened {
+        return Ok(Arc::clone(nvml));
+    }
+    let nvml = Nvml::builder().lib_path(OsStr::new(LIBRARY)).init()?;
+    Ok(Arc::clone(opened.insert(Arc::new(nvml))))
 }
 
 impl CudaGpu {

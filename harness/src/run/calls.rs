@@ -35,10 +35,11 @@ impl Session<'_> {
             Action::Request {
                 model,
                 workspace_bytes,
+                digests,
             } => Request::Request(RequestArgs {
                 model,
                 workspace_bytes,
-                digests: true,
+                digests,
             }),
             Action::Modify {
                 model,

@@ -144,6 +144,7 @@ impl Session<'_> {
         let request = Action::Request {
             model: model.clone(),
             workspace_bytes: MIB,
+            digests: true,
         };
         let actions = [
             Action::Load {
@@ -178,6 +179,7 @@ impl Session<'_> {
             let action = Action::Request {
                 model,
                 workspace_bytes: MIB,
+                digests: true,
             };
             self.step(Phase::SecondRound, action, Expect::Ok)?;
         }

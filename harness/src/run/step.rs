@@ -114,7 +114,13 @@ impl Session<'_> {
         &mut self,
         action: &Action,
     ) -> BTreeMap<String, spillproof_protocol::Digest> {
-        let (Action::Request { model, .. } | Action::ReadBack { model }) = action else {
+        let (Action::Request {
+            model,
+            digests: true,
+            ..
+        }
+        | Action::ReadBack { model }) = action
+        else {
             return BTreeMap::new();
         };
         let digests = self.shadows.get(model).map(Shadow::digests);

@@ -128,6 +128,7 @@ fn request(digest: &[u8]) -> StepRecord {
     let action = Action::Request {
         model: "m".into(),
         workspace_bytes: 0,
+        digests: true,
     };
     step(action, Outcome::Served(reply), MODEL_BYTES, MODEL_BYTES)
 }
