@@ -3,7 +3,7 @@
 /// "SPLBOARD", read as a little-endian word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SPLBOARD");
 /// Raised with every change of this file.
-pub(crate) const LAYOUT_VERSION: u64 = 1;
+pub(crate) const LAYOUT_VERSION: u64 = 2;
 
 /// Devices that fit on one board.
 pub const MAX_DEVICES: usize = 16;
@@ -11,6 +11,8 @@ pub const MAX_DEVICES: usize = 16;
 pub const MAX_OBJECTS: usize = 32 * 1024;
 /// Violations kept in full; later ones are only counted.
 pub const MAX_VIOLATIONS: usize = 1024;
+/// Processes whose cuFile transfers are counted at once.
+pub const MAX_CUFILE_USERS: usize = 256;
 /// Device memory is accounted in units of this many bytes.
 pub const ALLOCATION_UNIT_BYTES: u64 = 512;
 /// Bytes of address space per device.
@@ -77,12 +79,25 @@ pub(crate) mod violation {
     pub(crate) const WORDS: usize = 32;
 }
 
+/// Word indices within the row that counts the cuFile transfers of a process.
+pub(crate) mod cufile {
+    /// [`super::ROW_VALID`] when the row counts; written last, cleared first.
+    pub(crate) const STATE: usize = 0;
+    pub(crate) const PID: usize = 1;
+    pub(crate) const START_TICKS: usize = 2;
+    /// Two words, transfers and bytes, for each path and direction.
+    pub(crate) const COUNTERS: usize = 4;
+    pub(crate) const COUNTER_WORDS: usize = 8;
+    pub(crate) const WORDS: usize = 16;
+}
+
 pub(crate) const ROW_VALID: u64 = 1;
 
 pub(crate) const DEVICES_WORD: usize = 4096 / WORD_BYTES;
 pub(crate) const ROWS_WORD: usize = 65536 / WORD_BYTES;
 pub(crate) const VIOLATIONS_WORD: usize = ROWS_WORD + MAX_OBJECTS * row::WORDS;
-pub(crate) const TABLE_WORDS: usize = VIOLATIONS_WORD + MAX_VIOLATIONS * violation::WORDS;
+pub(crate) const CUFILE_WORD: usize = VIOLATIONS_WORD + MAX_VIOLATIONS * violation::WORDS;
+pub(crate) const TABLE_WORDS: usize = CUFILE_WORD + MAX_CUFILE_USERS * cufile::WORDS;
 /// Bytes of the file that are mapped: the tables.
 pub(crate) const TABLE_BYTES: usize = TABLE_WORDS * WORD_BYTES;
 /// Length of the file: one region for the tables, one for each possible device.
@@ -94,6 +109,7 @@ const _: () = {
     assert!(header::VIOLATIONS < DEVICES_WORD);
     assert!(device::NAME + device::NAME_WORDS <= device::WORDS);
     assert!(row::CALL + row::CALL_WORDS <= row::WORDS);
+    assert!(cufile::COUNTERS + cufile::COUNTER_WORDS <= cufile::WORDS);
     assert!(violation::TEXT + violation::TEXT_WORDS <= violation::WORDS);
 };
 
@@ -110,6 +126,11 @@ pub(crate) const fn row_word(index: usize) -> usize {
 /// First word of a violation's row.
 pub(crate) const fn violation_word(index: usize) -> usize {
     VIOLATIONS_WORD + index * violation::WORDS
+}
+
+/// First word of the row that counts the cuFile transfers of a process.
+pub(crate) const fn cufile_word(index: usize) -> usize {
+    CUFILE_WORD + index * cufile::WORDS
 }
 
 /// First device address of a device.

@@ -1,7 +1,7 @@
 //! The board: the shared state of an emulated GPU.
 //!
-//! A board is one `memfd`. Its first few MiB hold a header, a table of devices, a table of live objects and a log of
-//! violations; behind them lies one huge sparse region per device for the bytes of its memory. The harness creates the
+//! A board is one `memfd`. Its first few MiB hold a header, a table of devices, a table of live objects, a log of
+//! violations and counts of cuFile transfers; behind them lies one huge sparse region per device for the bytes of its memory. The harness creates the
 //! board and reads it with [`Board::snapshot`]; the emulated driver inside each subject opens it by the path in the
 //! environment variable [`BOARD_VARIABLE`] and keeps one row per object there, owned by the process that made it.
 //!
@@ -19,6 +19,7 @@
 
 mod board;
 mod bytes;
+mod cufile;
 mod descriptor;
 mod error;
 mod layout;
@@ -30,10 +31,11 @@ mod table;
 mod window;
 
 pub use board::{Board, BoardConfig, BoardDevice};
+pub use cufile::{CufileCount, CufileDirection, CufilePath, CufileUse};
 pub use error::BoardError;
 pub use layout::{
-    ADDRESS_BASE, ALLOCATION_UNIT_BYTES, DEVICE_REGION_BYTES, MAX_DEVICES, MAX_OBJECTS,
-    MAX_VIOLATIONS, device_of, rounded_bytes,
+    ADDRESS_BASE, ALLOCATION_UNIT_BYTES, DEVICE_REGION_BYTES, MAX_CUFILE_USERS, MAX_DEVICES,
+    MAX_OBJECTS, MAX_VIOLATIONS, device_of, rounded_bytes,
 };
 pub use object::{NewObject, ObjectKind, RowId};
 pub use owner::Owner;

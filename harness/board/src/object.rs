@@ -21,11 +21,17 @@ pub enum ObjectKind {
     Event,
     /// A memory pool made by the client.
     Pool,
+    /// A file registered with cuFile.
+    CufileHandle,
+    /// Device memory registered with cuFile.
+    CufileBuffer,
+    /// A batch of cuFile transfers.
+    CufileBatch,
 }
 
 impl ObjectKind {
     /// Every kind, in the order of the codes on the board.
-    pub const ALL: [ObjectKind; 8] = [
+    pub const ALL: [ObjectKind; 11] = [
         ObjectKind::DeviceMemory,
         ObjectKind::PoolMemory,
         ObjectKind::Pinned,
@@ -34,6 +40,9 @@ impl ObjectKind {
         ObjectKind::Stream,
         ObjectKind::Event,
         ObjectKind::Pool,
+        ObjectKind::CufileHandle,
+        ObjectKind::CufileBuffer,
+        ObjectKind::CufileBatch,
     ];
 
     /// Whether the object's bytes count against the capacity of its device.
@@ -45,7 +54,10 @@ impl ObjectKind {
             | ObjectKind::Context
             | ObjectKind::Stream
             | ObjectKind::Event
-            | ObjectKind::Pool => false,
+            | ObjectKind::Pool
+            | ObjectKind::CufileHandle
+            | ObjectKind::CufileBuffer
+            | ObjectKind::CufileBatch => false,
         }
     }
 
@@ -70,6 +82,9 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Stream => "stream",
             ObjectKind::Event => "event",
             ObjectKind::Pool => "pool",
+            ObjectKind::CufileHandle => "cuFile handle",
+            ObjectKind::CufileBuffer => "cuFile buffer",
+            ObjectKind::CufileBatch => "cuFile batch",
         })
     }
 }

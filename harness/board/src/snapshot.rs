@@ -1,6 +1,7 @@
 //! What the harness reads: a consistent picture of the whole board.
 
 use crate::board::Board;
+use crate::cufile::CufileUse;
 use crate::error::BoardError;
 use crate::layout::{MAX_VIOLATIONS, header, row, row_word, violation, violation_word};
 use crate::object::ObjectKind;
@@ -12,6 +13,8 @@ pub struct Snapshot {
     pub devices: Vec<DeviceUse>,
     /// The live objects, by process and serial.
     pub objects: Vec<Object>,
+    /// What processes moved by cuFile, by process; it outlives the process.
+    pub cufile: Vec<CufileUse>,
     /// The violations so far, in order; they outlive their process.
     pub violations: Vec<Violation>,
     /// Violations that came after the log was full.
@@ -99,6 +102,7 @@ impl Board {
         Ok(Snapshot {
             devices,
             objects,
+            cufile: self.cufile_use(),
             violations,
             uncounted_violations: count - kept,
         })

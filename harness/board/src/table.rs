@@ -10,6 +10,7 @@ use crate::layout::{
     ADDRESS_STEP_BYTES, DEVICE_REGION_BYTES, MAX_OBJECTS, MAX_VIOLATIONS, ROW_VALID, device,
     device_base, device_of, device_word, header, row, row_word, violation, violation_word,
 };
+use crate::map::Words;
 use crate::object::{NewObject, ObjectKind, RowId};
 use crate::owner::Owner;
 
@@ -34,6 +35,10 @@ impl<'a> Locked<'a> {
             board.words().set(header::CHANGING, 0);
         }
         locked
+    }
+
+    pub(crate) fn words(&self) -> &'a Words {
+        self.board.words()
     }
 
     /// Bytes of a device that are taken: memory handed out and memory that pools keep.

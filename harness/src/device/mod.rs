@@ -11,7 +11,7 @@ mod withheld;
 pub use discovery::{Discovered, EMULATED_BYTES, discover};
 pub use emulated::{EmulatedGpu, EmulatorOptions};
 pub use nvml::CudaGpu;
-pub use reading::{BoardReading, DeviceReading, NvmlReading, NvmlScope, Survivor};
+pub use reading::{BoardReading, CufileMoves, DeviceReading, NvmlReading, NvmlScope, Survivor};
 pub use withheld::{WithheldError, withhold};
 
 use crate::error::HarnessError;

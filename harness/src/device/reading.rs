@@ -72,6 +72,15 @@ impl fmt::Display for Survivor {
     }
 }
 
+/// Bytes that cuFile moved by one path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CufileMoves {
+    /// From device memory into files.
+    pub written_bytes: u64,
+    /// From files into device memory.
+    pub read_bytes: u64,
+}
+
 /// The subject's part of a board, over all its devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardReading {
@@ -91,6 +100,16 @@ pub struct BoardReading {
     pub events: u64,
     /// Pools.
     pub pools: u64,
+    /// Files registered with cuFile.
+    pub cufile_handles: u64,
+    /// Ranges of device memory registered with cuFile.
+    pub cufile_buffers: u64,
+    /// Batches of cuFile transfers.
+    pub cufile_batches: u64,
+    /// What cuFile moved between storage and device memory, over the life of the processes.
+    pub cufile_direct: CufileMoves,
+    /// What cuFile moved through its own buffers in host memory, over the life of the processes.
+    pub cufile_compat: CufileMoves,
     /// Device memory that other processes hold, bytes.
     pub foreign_bytes: u64,
     /// Device memory that nobody holds, bytes.
@@ -128,6 +147,9 @@ impl BoardReading {
                 ObjectKind::Stream => reading.streams += 1,
                 ObjectKind::Event => reading.events += 1,
                 ObjectKind::Pool => reading.pools += 1,
+                ObjectKind::CufileHandle => reading.cufile_handles += 1,
+                ObjectKind::CufileBuffer => reading.cufile_buffers += 1,
+                ObjectKind::CufileBatch => reading.cufile_batches += 1,
             }
             reading.survivors.push(Survivor {
                 pid: object.pid,
@@ -136,6 +158,14 @@ impl BoardReading {
                 call: object.call.clone(),
                 serial: object.serial,
             });
+        }
+        for moved in &snapshot.cufile {
+            if pids.contains(&moved.pid) {
+                reading.cufile_direct.written_bytes += moved.direct_writes.bytes;
+                reading.cufile_direct.read_bytes += moved.direct_reads.bytes;
+                reading.cufile_compat.written_bytes += moved.compat_writes.bytes;
+                reading.cufile_compat.read_bytes += moved.compat_reads.bytes;
+            }
         }
         reading.violations = snapshot
             .violations
@@ -187,7 +217,7 @@ pub struct NvmlReading {
 mod tests {
     //! Whose bytes are whose.
     use super::*;
-    use spillproof_board::{DeviceUse, Object, Violation};
+    use spillproof_board::{CufileCount, CufileUse, DeviceUse, Object, Violation};
 
     fn object(pid: u32, kind: ObjectKind, bytes: u64) -> Object {
         Object {
@@ -198,6 +228,21 @@ mod tests {
             call: "cuMemAlloc_v2".into(),
             serial: 12,
             address: 0,
+        }
+    }
+
+    /// Counts that tell a process and a counter from the others.
+    fn moved(pid: u32) -> CufileUse {
+        let count = |bytes| CufileCount {
+            transfers: 1,
+            bytes: u64::from(pid) * 10 + bytes,
+        };
+        CufileUse {
+            pid,
+            direct_writes: count(1),
+            direct_reads: count(2),
+            compat_writes: count(3),
+            compat_reads: count(4),
         }
     }
 
@@ -218,9 +263,14 @@ mod tests {
                 object(1, ObjectKind::Stream, 0),
                 object(1, ObjectKind::Event, 0),
                 object(1, ObjectKind::Pool, 0),
+                object(1, ObjectKind::CufileHandle, 0),
+                object(1, ObjectKind::CufileBuffer, 64),
+                object(1, ObjectKind::CufileBuffer, 64),
+                object(1, ObjectKind::CufileBatch, 0),
                 object(2, ObjectKind::DeviceMemory, 200),
                 object(2, ObjectKind::Pinned, 5),
             ],
+            cufile: vec![moved(1), moved(2)],
             violations: vec![Violation {
                 pid: 1,
                 call: "cuMemFree_v2".into(),
@@ -255,7 +305,21 @@ mod tests {
             ),
             (200, 400, 1000)
         );
-        assert_eq!(reading.survivors.len(), 9);
+        assert_eq!(
+            (
+                reading.cufile_handles,
+                reading.cufile_buffers,
+                reading.cufile_batches
+            ),
+            (1, 2, 1)
+        );
+        let moves = |written_bytes, read_bytes| CufileMoves {
+            written_bytes,
+            read_bytes,
+        };
+        assert_eq!(reading.cufile_direct, moves(11, 12));
+        assert_eq!(reading.cufile_compat, moves(13, 14));
+        assert_eq!(reading.survivors.len(), 13);
         assert_eq!(
             reading.violations,
             ["cuMemFree_v2: double free (process 1)", "and 3 more"]

@@ -81,6 +81,9 @@ fn counters(device: &DeviceReading) -> Vec<(&'static str, u64)> {
             ("streams:", board.streams),
             ("events:", board.events),
             ("pools:", board.pools),
+            ("cuFile handles:", board.cufile_handles),
+            ("cuFile buffers:", board.cufile_buffers),
+            ("cuFile batches:", board.cufile_batches),
         ],
         DeviceReading::Nvml(nvml) => vec![("device bytes in use:", nvml.used_bytes)],
     }

@@ -256,7 +256,7 @@ fn nothing_is_wrong_with_the_clean_run() {
 
 #[test]
 fn every_kind_of_device_object_that_is_left_trips_vram() {
-    let changes: [fn(&mut BoardReading); 8] = [
+    let changes: [fn(&mut BoardReading); 11] = [
         |board| board.device_bytes += 1,
         |board| board.pool_bytes += 1,
         |board| board.pinned_bytes += 1,
@@ -265,6 +265,9 @@ fn every_kind_of_device_object_that_is_left_trips_vram() {
         |board| board.streams += 1,
         |board| board.events += 1,
         |board| board.pools += 1,
+        |board| board.cufile_handles += 1,
+        |board| board.cufile_buffers += 1,
+        |board| board.cufile_batches += 1,
     ];
     for change in changes {
         assert_eq!(
