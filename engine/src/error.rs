@@ -155,6 +155,15 @@ pub enum Error {
         /// What was expected and what is there.
         detail: String,
     },
+    /// cuFile failed, and so did the staged way that was taken instead (F67).
+    #[error("{second} (the staged way, after cuFile: {first})")]
+    AfterCuFile {
+        /// What cuFile failed with.
+        first: String,
+        /// What the operation failed with in the end.
+        #[source]
+        second: Box<Error>,
+    },
     /// The operation was cancelled.
     #[error("{0} was cancelled")]
     Cancelled(&'static str),
@@ -196,6 +205,7 @@ impl Error {
             Self::DiskFull { .. } => ErrorKind::DiskFull,
             Self::Io { .. } => ErrorKind::Io,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::AfterCuFile { second, .. } => second.kind(),
             Self::Cancelled(_) => ErrorKind::Cancelled,
             Self::Caller(_) | Self::WorkerPanicked(_) | Self::Internal(_) => ErrorKind::Internal,
         }

@@ -39,6 +39,7 @@
 
 mod cancellation;
 mod cuda;
+mod cufile;
 mod engine;
 mod error;
 mod memory;
@@ -59,5 +60,5 @@ pub use policy::{
     BlockFacts, Destination, Extent, HostCopy, MemoryRequest, Plan, PlannedMove, ShortTier,
     Shortfall, Threshold, TierFacts, plan,
 };
-pub use settings::{Device, FileTier, Settings, SettingsBuilder, TmpfsPolicy};
+pub use settings::{CuFileUse, Device, FileTier, Settings, SettingsBuilder, TmpfsPolicy};
 pub use transfer::{Contents, TransferPath};

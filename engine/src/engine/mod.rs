@@ -27,10 +27,11 @@ pub use reports::{
 pub use view::TensorView;
 
 use crate::{
-    Error, Settings,
+    CuFileUse, Error, Settings,
     cuda::Context,
+    cufile,
     spill::SpillDirectory,
-    transfer::{Staged, Traffic, Transfer},
+    transfer::{CuFile, Staged, Traffic, Transfer},
 };
 use operation::Operations;
 use state::{Model, State};
@@ -50,6 +51,8 @@ pub struct Engine {
     operations: Operations,
     /// The way between device and file.
     transfer: Arc<dyn Transfer>,
+    /// Why that is not cuFile's, where it might have been.
+    cufile_refusal: Option<String>,
     staged: Arc<Staged>,
     context: Arc<Context>,
     traffic: Arc<Traffic>,
@@ -64,10 +67,27 @@ impl Engine {
     /// No CUDA library, one that lacks a symbol, a failing `cuInit`, no such device; a directory that cannot be used;
     /// no host memory for staging.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        Self::open_on(Context::open(settings.device().ordinal())?, settings)
+        let context = Context::open(settings.device().ordinal())?;
+        let driver = match settings.cufile() {
+            CuFileUse::Off => None,
+            CuFileUse::Auto | CuFileUse::On => {
+                Some(cufile::Driver::shared(settings.cufile_open_bound()))
+            }
+        };
+        Self::open_with(context, settings, driver)
     }
 
+    #[cfg(test)]
     fn open_on(context: Arc<Context>, settings: Settings) -> Result<Self, Error> {
+        Self::open_with(context, settings, None)
+    }
+
+    /// `driver` is cuFile's, or the reason why there is none; `None` when it was not asked for.
+    fn open_with(
+        context: Arc<Context>,
+        settings: Settings,
+        driver: Option<Result<Arc<cufile::Driver>, String>>,
+    ) -> Result<Self, Error> {
         let directory = SpillDirectory::open(&settings)?;
         let traffic = Arc::new(Traffic::default());
         let staged = Arc::new(Staged::new(
@@ -76,10 +96,20 @@ impl Engine {
             settings.slot_bytes(),
             Arc::clone(&traffic),
         )?);
+        let by_cufile = driver.map(|driver| {
+            let use_ = settings.cufile();
+            CuFile::open(driver?, &context, &directory, &staged, &traffic, use_)
+        });
+        let (transfer, cufile_refusal): (Arc<dyn Transfer>, _) = match by_cufile {
+            Some(Ok(cufile)) => (Arc::new(cufile), None),
+            Some(Err(reason)) => (Arc::clone(&staged) as _, Some(reason)),
+            None => (Arc::clone(&staged) as _, None),
+        };
         Ok(Self {
             state: Mutex::default(),
             operations: Operations::default(),
-            transfer: Arc::clone(&staged) as Arc<dyn Transfer>,
+            transfer,
+            cufile_refusal,
             staged,
             context,
             traffic,
@@ -117,6 +147,12 @@ impl Engine {
     pub fn status(&self) -> Status {
         let mut notes = self.staged.pageable_reasons();
         notes.extend(self.context.last_note());
+        notes.extend(
+            self.cufile_refusal
+                .iter()
+                .map(|reason| format!("cuFile is not used: {reason}")),
+        );
+        notes.extend(self.transfer.notes());
         let state = self.state();
         Status {
             models: state
@@ -167,6 +203,7 @@ impl Engine {
             state,
             operations: _,
             transfer,
+            cufile_refusal: _,
             staged,
             context,
             traffic: _,

@@ -4,7 +4,7 @@ use super::{
     Engine,
     state::{BlockId, State},
 };
-use crate::{Error, HostCopy, MemoryRequest, cuda::DeviceBuffer};
+use crate::{Error, ErrorKind, HostCopy, MemoryRequest, cuda::DeviceBuffer};
 
 impl Engine {
     /// Allocates device memory. On OOM the blocks that `leaving` names leave, as many as are needed and in that
@@ -50,7 +50,9 @@ impl Engine {
             let short = wanted.saturating_sub(free).max(1);
             let request = MemoryRequest::AtLeast(short);
             let report = match self.offload(&candidates, request) {
-                Err(shortage @ (Error::HostMemory { .. } | Error::DiskFull { .. })) => {
+                Err(shortage)
+                    if matches!(shortage.kind(), ErrorKind::HostMemory | ErrorKind::DiskFull) =>
+                {
                     let costless = self.with_host_copies(&candidates)?;
                     let report = self.offload(&costless, request)?;
                     if report.freed_bytes == 0 {

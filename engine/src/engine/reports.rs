@@ -82,7 +82,8 @@ pub struct Status {
     pub pending_unlinks: u64,
     /// Device bytes that the driver refused to take back; every operation tries again (F9).
     pub unreleased_bytes: u64,
-    /// What works less well than it should, for people: slots that could not be pinned (F6), failed releases.
+    /// What works less well than it should, for people: slots that could not be pinned (F6), failed releases, why cuFile
+    /// is not used, what it failed with.
     pub notes: Vec<String>,
 }
 

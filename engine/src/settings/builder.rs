@@ -1,7 +1,7 @@
 //! Collects settings and checks them together.
 
 use super::{
-    Device, FileTier, Settings, TmpfsPolicy,
+    CuFileUse, Device, FileTier, Settings, TmpfsPolicy,
     size::{Unit, parse_size},
 };
 use crate::transfer::CHECKSUM_BYTES;
@@ -9,6 +9,7 @@ use crate::{error::Error, policy::Threshold};
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
+    time::Duration,
 };
 
 const MIB: u64 = 1 << 20;
@@ -25,6 +26,9 @@ const MIN_SLOT_BYTES: u64 = MIB;
 const MAX_STAGING_BYTES: u64 = 1 << 40;
 
 const MAX_IO_THREADS: usize = 256;
+
+/// Opening takes a second or two on machines with many devices; one that takes longer was seen never to come back.
+const DEFAULT_CUFILE_OPEN_BOUND: Duration = Duration::from_secs(5);
 
 /// The unit of direct I/O, and of every offset in a spill file.
 const SLOT_GRANULE_BYTES: u64 = CHECKSUM_BYTES;
@@ -59,6 +63,8 @@ pub struct SettingsBuilder {
     file_tier: FileTier,
     tmpfs: TmpfsPolicy,
     durable: bool,
+    cufile: CuFileUse,
+    cufile_open_bound: Duration,
     /// The first variable that could not be read; told by `build`.
     malformed: Option<Error>,
 }
@@ -83,6 +89,8 @@ impl Default for SettingsBuilder {
             file_tier: FileTier::Mapped,
             tmpfs: TmpfsPolicy::Refuse,
             durable: false,
+            cufile: CuFileUse::Auto,
+            cufile_open_bound: DEFAULT_CUFILE_OPEN_BOUND,
             malformed: None,
         }
     }
@@ -165,6 +173,21 @@ impl SettingsBuilder {
         self
     }
 
+    /// When files are written and read by cuFile (default: where that is direct).
+    #[must_use]
+    pub fn cufile(mut self, when: CuFileUse) -> Self {
+        self.cufile = when;
+        self
+    }
+
+    /// How long the cuFile driver may take to open (default 5 s). One that takes longer is not used by this process. The
+    /// first engine of a process waits for it, others have its answer.
+    #[must_use]
+    pub fn cufile_open_bound(mut self, bound: Duration) -> Self {
+        self.cufile_open_bound = bound;
+        self
+    }
+
     /// Lays the variables of this process on top of what was set so far.
     ///
     /// | variable | meaning |
@@ -178,6 +201,7 @@ impl SettingsBuilder {
     /// | `OFFLOAD_FILE_TIER` | `mapped` or `file` |
     /// | `OFFLOAD_TMPFS` | `refuse` or `count` |
     /// | `OFFLOAD_DURABLE` | `0` or `1` |
+    /// | `OFFLOAD_CUFILE` | `auto`, `on` or `off` |
     #[must_use]
     pub fn environment(self) -> Self {
         self.environment_from(|variable| std::env::var_os(variable))
@@ -249,6 +273,14 @@ impl SettingsBuilder {
         if let Some((name, text)) = text("OFFLOAD_DURABLE")? {
             self.durable = word(name, &text, &[("0", false), ("1", true)])?;
         }
+        if let Some((name, text)) = text("OFFLOAD_CUFILE")? {
+            let words = [
+                ("auto", CuFileUse::Auto),
+                ("on", CuFileUse::On),
+                ("off", CuFileUse::Off),
+            ];
+            self.cufile = word(name, &text, &words)?;
+        }
         Ok(())
     }
 
@@ -279,6 +311,8 @@ impl SettingsBuilder {
             file_tier: self.file_tier,
             tmpfs: self.tmpfs,
             durable: self.durable,
+            cufile: self.cufile,
+            cufile_open_bound: self.cufile_open_bound,
         })
     }
 }

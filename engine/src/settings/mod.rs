@@ -11,6 +11,7 @@ use crate::policy::Threshold;
 use std::{
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A CUDA device, `cuda:N`. There is no abstraction over other kinds (E40).
@@ -51,6 +52,18 @@ pub enum TmpfsPolicy {
     CountAsRam,
 }
 
+/// When files are written and read by cuFile (GPUDirect Storage).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CuFileUse {
+    /// Where it works on the offload directory and moves bytes directly between device and storage. Its compatibility
+    /// mode costs time and host memory, and gains nothing over staging.
+    Auto,
+    /// Where it works, in its compatibility mode too.
+    On,
+    /// Never: the library is not even loaded.
+    Off,
+}
+
 /// Checked settings of one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -64,6 +77,8 @@ pub struct Settings {
     file_tier: FileTier,
     tmpfs: TmpfsPolicy,
     durable: bool,
+    cufile: CuFileUse,
+    cufile_open_bound: Duration,
 }
 
 impl Settings {
@@ -131,5 +146,17 @@ impl Settings {
     #[must_use]
     pub fn durable(&self) -> bool {
         self.durable
+    }
+
+    /// When files are written and read by cuFile.
+    #[must_use]
+    pub fn cufile(&self) -> CuFileUse {
+        self.cufile
+    }
+
+    /// How long the cuFile driver may take to open.
+    #[must_use]
+    pub fn cufile_open_bound(&self) -> Duration {
+        self.cufile_open_bound
     }
 }

@@ -49,6 +49,8 @@ fn an_empty_environment_leaves_the_defaults() {
     assert_eq!(settings.file_tier(), FileTier::Mapped);
     assert_eq!(settings.tmpfs(), TmpfsPolicy::Refuse);
     assert!(!settings.durable());
+    assert_eq!(settings.cufile(), CuFileUse::Auto);
+    assert_eq!(settings.cufile_open_bound(), Duration::from_secs(5));
 }
 
 #[test]
@@ -63,6 +65,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
         .file_tier(FileTier::Mapped)
         .tmpfs(TmpfsPolicy::Refuse)
         .durable(false)
+        .cufile(CuFileUse::Auto)
         .environment_from(|name| {
             let value = match name {
                 "OFFLOAD_DEVICE" => "cuda:3",
@@ -74,6 +77,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
                 "OFFLOAD_FILE_TIER" => "file",
                 "OFFLOAD_TMPFS" => "count",
                 "OFFLOAD_DURABLE" => "1",
+                "OFFLOAD_CUFILE" => "off",
                 other => panic!("{other} is not documented"),
             };
             Some(value.into())

@@ -4,7 +4,7 @@ use super::{FileMap, OwnedDirectory, SPILL_SUFFIX, sys};
 use crate::error::Error;
 use memmap2::MmapOptions;
 use nix::{
-    fcntl::{FallocateFlags, fallocate},
+    fcntl::{FallocateFlags, OFlag, fallocate},
     sys::{
         resource::{Resource, getrlimit},
         stat::SFlag,
@@ -195,6 +195,25 @@ impl SpillFile {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let discarded = sys::uninterrupted(|| fallocate(&self.file, flags, start, length));
         tolerate_unsupported(discarded).map_err(|error| self.error("fallocate", bytes, error))
+    }
+
+    /// Opens the file once more, for direct I/O; on a filesystem that refuses that (F37), for ordinary I/O. Its name is used
+    /// but not trusted: what it leads to must be this file.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the name leads elsewhere, [`Error::Io`], also when there are no descriptors left (F36).
+    pub(crate) fn open_direct(&self) -> Result<File, Error> {
+        let open = |flags| sys::open_again(&self.directory.fd, &self.name, flags);
+        let opened = match open(OFlag::O_DIRECT) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(OFlag::empty()),
+            other => other,
+        }
+        .map_err(|error| self.error("open", 0, error))?;
+        let identity = |file: &File| sys::stat(file).map_err(|error| self.error("fstat", 0, error));
+        if !sys::same_file(&identity(&opened)?, &identity(&self.file)?) {
+            return Err(self.corrupt("its name leads to another file".into()));
+        }
+        Ok(opened)
     }
 
     /// Waits until the bytes are on the disk. A failure is not repeated: after it, the kernel may call lost pages clean (F41).

@@ -48,6 +48,12 @@ pub(super) fn open_file(at: impl AsFd, name: &OsStr) -> io::Result<File> {
     uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty())).map(File::from)
 }
 
+/// Opens the existing file `name` in `at` for reading and writing, never through a link, with direct I/O when `flags` say so.
+pub(super) fn open_again(at: impl AsFd, name: &OsStr, flags: OFlag) -> io::Result<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | flags;
+    uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty())).map(File::from)
+}
+
 /// Makes the directory `name` in `at`, mode 0700.
 pub(super) fn make_directory(at: impl AsFd, name: &OsStr) -> io::Result<()> {
     uninterrupted(|| stat::mkdirat(at.as_fd(), name, Mode::S_IRWXU))

@@ -1,5 +1,6 @@
 //! A block's range of a model's spill file, held by whoever needs its contents.
 
+use super::attachment::Attachment;
 use crate::{
     Error,
     model::FILE_ALIGNMENT_BYTES,
@@ -7,6 +8,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
+    fs::File,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,6 +23,8 @@ pub(crate) fn padded_bytes(bytes: u64) -> u64 {
 
 /// A spill file and the blocks whose ranges in it are in use. The last range that goes takes the file with it.
 pub(crate) struct ModelFile {
+    /// Dropped before the file.
+    attachment: Attachment,
     file: SpillFile,
     /// Taken out only after the range was discarded, so that a range is never punched under its next contents.
     used: Mutex<BTreeSet<usize>>,
@@ -30,6 +34,7 @@ pub(crate) struct ModelFile {
 impl ModelFile {
     pub(crate) fn new(file: SpillFile) -> Self {
         Self {
+            attachment: Attachment::default(),
             file,
             used: Mutex::default(),
             abandoned: AtomicBool::new(false),
@@ -44,6 +49,16 @@ impl ModelFile {
 
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// What cuFile has of it.
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// A further descriptor of it, for direct I/O where the filesystem does that.
+    pub(super) fn open_direct(&self) -> Result<File, Error> {
+        self.file.open_direct()
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -96,6 +111,11 @@ impl FileRange {
 
     pub(crate) fn file(&self) -> &Arc<ModelFile> {
         &self.file
+    }
+
+    /// Where it starts in the file.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Bytes without padding.

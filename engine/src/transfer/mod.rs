@@ -1,16 +1,20 @@
-//! The way of bytes between device memory and the host: a seam with one implementation, [`Staged`], which goes
-//! through pinned slots inside the declared budget. Another way (device to file without the CPU) goes beside it.
+//! The way of bytes between device memory and the host: a seam with two implementations. [`Staged`] goes through pinned
+//! slots inside the declared budget; [`CuFile`] lets NVIDIA's library move whole pages between device and file, and
+//! leaves the rest, and whatever the library refuses, to the other.
 //!
 //! Every call is complete when it returns, also when it fails: nothing is then in flight that would outlive the
 //! buffers it was given.
 
+mod attachment;
 mod checksums;
+mod cufile;
 mod file_range;
 mod ram_copy;
 mod staged;
 mod workers;
 
 pub(crate) use checksums::{CHECKSUM_BYTES, Checksums};
+pub(crate) use cufile::CuFile;
 pub(crate) use file_range::{FileRange, ModelFile};
 pub(crate) use ram_copy::RamCopy;
 pub(crate) use staged::{SourceRead, Staged};
@@ -63,6 +67,11 @@ pub(crate) trait Transfer: Send + Sync {
         to: DeviceSpan,
         stop: &Stop,
     ) -> Result<TransferPath, Error>;
+
+    /// What works less well than it should, for people.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A span that was written to its file.
@@ -87,6 +96,12 @@ impl Traffic {
 
     pub(crate) fn count_read(&self, bytes: u64) {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts from zero again: what the engine moved to try a way out is not the models'.
+    fn restart(&self) {
+        self.written_bytes.store(0, Ordering::Relaxed);
+        self.read_bytes.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn written_bytes(&self) -> u64 {

@@ -193,6 +193,80 @@ struct Chunk {
     len: usize,
 }
 
+impl Chunk {
+    /// How much of it lies before `end`, an offset in the block.
+    fn part_before(&self, end: u64) -> usize {
+        end.saturating_sub(self.offset).min(self.len as u64) as usize
+    }
+}
+
+impl Staged {
+    /// As [`Transfer::store`], for a span whose first `done` bytes (a multiple of 4096) are in the file already: these are
+    /// copied out for their checksums only.
+    pub(super) fn store_rest(
+        &self,
+        from: DeviceSpan,
+        to: &Arc<FileRange>,
+        done: u64,
+        stop: &Stop,
+    ) -> Result<Checksums, Error> {
+        let checksums = Checksums::new(from.bytes, self.checksum_bytes());
+        let (sums, target, traffic) =
+            (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
+        self.each_chunk(from, stop, move |lane, chunk| {
+            sums.record_window(chunk.offset, lane.download(chunk.address, chunk.len)?);
+            let skipped = chunk.part_before(done);
+            if skipped == chunk.len {
+                return Ok(());
+            }
+            // Slots are multiples of the alignment, so the last chunk's padding fits.
+            let padded = padded_bytes(chunk.len as u64) as usize;
+            let contents = &mut lane.slot()?[..padded];
+            contents[chunk.len..].fill(0);
+            target.write_all_at(&contents[skipped..], chunk.offset + skipped as u64)?;
+            traffic.count_written((padded - skipped) as u64);
+            Ok(())
+        })?;
+        Ok(checksums)
+    }
+
+    /// As [`Transfer::load`], for a span whose first `done` bytes are on the device already: these are copied out and
+    /// verified, the others read.
+    pub(super) fn load_rest(
+        &self,
+        from: &Arc<FileRange>,
+        checksums: &Checksums,
+        to: DeviceSpan,
+        done: u64,
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        let (sums, source, traffic) = (
+            checksums.clone(),
+            Arc::clone(from),
+            Arc::clone(&self.traffic),
+        );
+        self.each_chunk(to, stop, move |lane, chunk| {
+            let there = chunk.part_before(done);
+            if there > 0 {
+                lane.download(chunk.address, there)?;
+            }
+            let contents = &mut lane.slot()?[..chunk.len];
+            let missing = &mut contents[there..];
+            source.read_exact_at(missing, chunk.offset + there as u64)?;
+            traffic.count_read(missing.len() as u64);
+            sums.verify_window(
+                chunk.offset,
+                contents,
+                &source.file().path().display().to_string(),
+            )?;
+            if there < chunk.len {
+                lane.upload(chunk.address, chunk.len)?;
+            }
+            Ok(())
+        })
+    }
+}
+
 impl Transfer for Staged {
     fn store(
         &self,
@@ -200,21 +274,8 @@ impl Transfer for Staged {
         to: &Arc<FileRange>,
         stop: &Stop,
     ) -> Result<StoredSpan, Error> {
-        let checksums = Checksums::new(from.bytes, self.checksum_bytes());
-        let (sums, target, traffic) =
-            (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
-        self.each_chunk(from, stop, move |lane, chunk| {
-            sums.record_window(chunk.offset, lane.download(chunk.address, chunk.len)?);
-            // Slots are multiples of the alignment, so the last chunk's padding fits.
-            let padded = padded_bytes(chunk.len as u64);
-            let contents = &mut lane.slot()?[..padded as usize];
-            contents[chunk.len..].fill(0);
-            target.write_all_at(contents, chunk.offset)?;
-            traffic.count_written(padded);
-            Ok(())
-        })?;
         Ok(StoredSpan {
-            checksums,
+            checksums: self.store_rest(from, to, 0, stop)?,
             path: TransferPath::Staged,
         })
     }
@@ -227,22 +288,7 @@ impl Transfer for Staged {
         stop: &Stop,
     ) -> Result<TransferPath, Error> {
         from.check_len()?;
-        let (sums, source, traffic) = (
-            checksums.clone(),
-            Arc::clone(from),
-            Arc::clone(&self.traffic),
-        );
-        self.each_chunk(to, stop, move |lane, chunk| {
-            let contents = &mut lane.slot()?[..chunk.len];
-            source.read_exact_at(contents, chunk.offset)?;
-            traffic.count_read(chunk.len as u64);
-            sums.verify_window(
-                chunk.offset,
-                contents,
-                &source.file().path().display().to_string(),
-            )?;
-            lane.upload(chunk.address, chunk.len)
-        })?;
+        self.load_rest(from, checksums, to, 0, stop)?;
         Ok(TransferPath::Staged)
     }
 }
