@@ -1,7 +1,7 @@
 //! CUDA that is not there, or not usable: a typed answer from `open`, in bounded time, and nothing left behind.
 
 use crate::steps::case;
-use spillproof_harness::case::{Case, Expect, Gpu, MIB};
+use spillproof_harness::case::{Case, CuFile, Expect, Gpu, MIB};
 use spillproof_protocol::ErrorKind;
 
 /// Symbols whose absence an engine must notice before its first call: one each for memory, context and copies.
@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         vram_bytes: 32 * MIB,
         cuinit_result,
         withheld: withheld.to_vec(),
+        cufile: CuFile::Absent,
     };
     let absent = |name: String, gpu: Gpu, kind: ErrorKind| Case {
         gpu,

@@ -1,7 +1,8 @@
 //! Words for writing cases: steps and settings as they are said in the families.
 
-use spillproof_harness::case::{
-    Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step,
+use spillproof_harness::{
+    case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step},
+    world::World,
 };
 use spillproof_protocol::{Capability, ErrorKind, Fill, Tier};
 
@@ -26,6 +27,8 @@ pub fn case(
             ("MMAP_MEM_THRESHOLD_GB", "512".into()),
             ("OFFLOAD_STAGING_MB", STAGING_MIB.to_string()),
             ("OFFLOAD_IO_THREADS", "2".into()),
+            // A real machine may have it; the family gds says what becomes of it.
+            ("OFFLOAD_CUFILE", "off".into()),
         ],
         open: Expect::Ok,
         steps: Vec::new(),
@@ -34,6 +37,8 @@ pub fn case(
             ..Limits::default()
         },
         requires: Vec::new(),
+        world: World::default(),
+        path: None,
     }
 }
 

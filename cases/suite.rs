@@ -9,6 +9,7 @@ use spillproof_harness::{
     report,
     run::{Bench, run_case},
     verdict::Verdict,
+    world,
 };
 use spillproof_protocol::Capability;
 
@@ -45,7 +46,8 @@ pub fn plan(
                 .clone()
                 .or_else(|| unfit(case, &found.kind))
                 .or_else(|| too_small(case, found))
-                .or_else(|| unable(case, abilities));
+                .or_else(|| unable(case, abilities))
+                .or_else(|| world::unavailable(&case.world));
             Planned {
                 case: case.clone(),
                 device: found.kind,
@@ -61,9 +63,9 @@ pub fn plan(
 fn unfit(case: &Case, device: &DeviceKind) -> Option<String> {
     match (device, &case.gpu) {
         (DeviceKind::Cuda { .. }, Gpu::Absent) => Some("a real driver cannot be taken away".into()),
-        (DeviceKind::Cuda { .. }, gpu) if gpu.is_emulated_only() => {
-            Some("a real driver cannot be made to refuse, or to lack symbols".into())
-        }
+        (DeviceKind::Cuda { .. }, gpu) if gpu.is_emulated_only() => Some(
+            "a real driver cannot be made to refuse, or to lack symbols; nor a real cuFile".into(),
+        ),
         (DeviceKind::Cuda { .. } | DeviceKind::Emulated, _) => None,
     }
 }

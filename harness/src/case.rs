@@ -1,7 +1,12 @@
 //! Cases: experiments as pure data.
 
-use spillproof_protocol::{Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier};
-use std::{fmt, path::PathBuf, time::Duration};
+pub use crate::gpu::{CuFile, CuFileFault, Gpu};
+
+use crate::world::{Event, World};
+use spillproof_protocol::{
+    Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier, TransferPath,
+};
+use std::{path::PathBuf, time::Duration};
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -29,6 +34,10 @@ pub struct Case {
     pub limits: Limits,
     /// What the subject must be able to do.
     pub requires: Vec<Capability>,
+    /// Where the case lives.
+    pub world: World,
+    /// The way that everything between device and files must take; any when absent.
+    pub path: Option<TransferPath>,
 }
 
 /// A model under a name.
@@ -49,74 +58,6 @@ pub struct ModelFile {
     pub path: PathBuf,
     /// The digest of each tensor, in the manifest's order.
     pub digests: Vec<spillproof_protocol::Digest>,
-}
-
-/// The GPU that the subject finds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gpu {
-    /// No CUDA library at all.
-    Absent,
-    /// Devices of one capacity.
-    Present {
-        /// Number of devices.
-        devices: usize,
-        /// Capacity of each, bytes.
-        vram_bytes: u64,
-        /// What cuInit returns, 0 for success.
-        cuinit_result: u32,
-        /// Driver symbols that the library lacks.
-        withheld: Vec<&'static str>,
-    },
-}
-
-impl Gpu {
-    /// One healthy device.
-    #[must_use]
-    pub fn with_vram(vram_bytes: u64) -> Self {
-        Self::Present {
-            devices: 1,
-            vram_bytes,
-            cuinit_result: 0,
-            withheld: Vec::new(),
-        }
-    }
-
-    /// Whether a real driver cannot be made to look like this.
-    #[must_use]
-    pub fn is_emulated_only(&self) -> bool {
-        match self {
-            Self::Absent => false,
-            Self::Present {
-                devices,
-                cuinit_result,
-                withheld,
-                ..
-            } => *devices != 1 || *cuinit_result != 0 || !withheld.is_empty(),
-        }
-    }
-}
-
-impl fmt::Display for Gpu {
-    /// `1 × 32 MiB`, and what is wrong with the driver.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Present {
-            devices,
-            vram_bytes,
-            cuinit_result,
-            withheld,
-        } = self
-        else {
-            return f.write_str("no CUDA library");
-        };
-        write!(f, "{devices} × {} MiB", vram_bytes / MIB)?;
-        if *cuinit_result != 0 {
-            write!(f, ", cuInit returns {cuinit_result}")?;
-        }
-        if !withheld.is_empty() {
-            write!(f, ", without {}", withheld.join(", "))?;
-        }
-        Ok(())
-    }
 }
 
 /// What is allowed during a case.
@@ -208,6 +149,8 @@ pub enum Action {
     },
     /// The other process gives everything back.
     ReleaseBallast,
+    /// Something happens around the subject, or to it.
+    World(Event),
 }
 
 /// How much `free_memory` asks for. Relative amounts are resolved when the step runs.
@@ -307,6 +250,7 @@ impl Action {
             Self::Drop { model } => format!("drop {model}"),
             Self::Ballast { leave_bytes } => format!("ballast leaves {leave_bytes}"),
             Self::ReleaseBallast => "ballast released".into(),
+            Self::World(event) => event.to_string(),
         }
     }
 }

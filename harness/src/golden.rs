@@ -19,14 +19,11 @@ const LISTED_TENSORS: usize = 24;
 /// Renders a run.
 #[must_use]
 pub fn render(run: &Run) -> String {
-    let mut text = format!("{}\nopen: {}\n", run.case.id(), outcome(&run.open));
+    let first = run.lives().next().unwrap_or(run);
+    let mut text = format!("{}\nopen: {}\n", run.case.id(), outcome(&first.open));
     let mut listed = Vec::new();
     let mut short = false;
-    for step in run
-        .steps
-        .iter()
-        .filter(|step| step.phase != crate::observation::Phase::WarmUp)
-    {
+    for step in run.lives().flat_map(Run::judged_steps) {
         let came_back = match &step.outcome {
             Outcome::Freed(reply) if short => freed_after_shortage(reply),
             other => outcome(other),
@@ -85,6 +82,7 @@ fn digests(step: &StepRecord) -> Option<&BTreeMap<String, Digest>> {
         | Outcome::Freed(_)
         | Outcome::Held(_)
         | Outcome::Viewed(_)
+        | Outcome::Killed(_)
         | Outcome::Failed(_)
         | Outcome::Misbehaved(_)
         | Outcome::NotRun => None,
@@ -99,6 +97,7 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::ReadBack(digests) => format!("ok, {}", all(digests)),
         Outcome::Held(_) => "ok, held".into(),
         Outcome::Viewed(digest) => format!("ok, {digest:.16}"),
+        Outcome::Killed(_) => "ended".into(),
         Outcome::Failed(error) => format!("error {}", error.kind),
         Outcome::Misbehaved(_) => "misbehaved".into(),
         Outcome::NotRun => "not run".into(),

@@ -2,10 +2,13 @@
 
 pub mod ballast;
 pub mod case;
+pub mod crash;
 pub mod device;
 pub mod error;
 pub mod golden;
+pub mod gpu;
 pub mod invariants;
+mod lives;
 pub mod model_file;
 pub mod observation;
 pub mod probe;
@@ -16,3 +19,4 @@ pub mod settle;
 pub mod shadow;
 pub mod subject;
 pub mod verdict;
+pub mod world;

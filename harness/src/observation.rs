@@ -4,11 +4,15 @@ use crate::{
     case::{Action, Case, Expect},
     device::DeviceReading,
     invariants,
-    probe::{FilesReading, PeakReading, PeakVerdict, ProcessReading},
-    subject::{Ended, Finding},
+    probe::{FilesReading, PeakReading, ProcessReading},
+    subject::{Ended, Finding, Killed},
 };
 use spillproof_protocol::{Digest, ErrorReply, FreeMemoryReply, RequestReply, StatusReply};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Everything outside the subject, at one moment.
 #[derive(Clone, Debug)]
@@ -47,11 +51,17 @@ pub struct Run {
     /// The offload directory and the device after the process ended.
     pub aftermath: Option<Aftermath>,
     /// Where offload files belong.
-    pub offload_dir: std::path::PathBuf,
+    pub offload_dir: PathBuf,
     /// Why parts of the run measured nothing.
     pub doubts: Vec<String>,
     /// Calls around the steps (`hello`, `status`, `quit`) that did not succeed, by verb.
     pub asides: Vec<(&'static str, Outcome)>,
+    /// The runs of subjects that were killed before this one was started in their place, in order.
+    pub earlier: Vec<Run>,
+    /// What processes beside ever made in the offload directory, at its top.
+    pub beside: BTreeSet<PathBuf>,
+    /// The part of that which belongs to a live process when the next subject starts.
+    pub neighbours: BTreeSet<PathBuf>,
     /// Why the case does not apply to this subject.
     pub skipped: Option<String>,
     /// A device that was dirty or lost, a directory that could not be made: nobody's fault.
@@ -128,6 +138,8 @@ pub enum Outcome {
     Viewed(Digest),
     /// A typed error.
     Failed(ErrorReply),
+    /// The process was sent a signal, as the case asked for.
+    Killed(Killed),
     /// The subject misbehaved.
     Misbehaved(Finding),
     /// The step was not reached.
@@ -135,45 +147,6 @@ pub enum Outcome {
 }
 
 impl Run {
-    /// Everything that was not measured: a run with doubts is inconclusive unless it is red anyway.
-    #[must_use]
-    pub fn all_doubts(&self) -> Vec<String> {
-        let mut doubts = self.doubts.clone();
-        let Some(baseline) = &self.baseline else {
-            doubts.push("no baseline was read".into());
-            return doubts;
-        };
-        if self.settled.is_none() {
-            doubts.push("nothing was read after everything was dropped".into());
-        }
-        let Some(process) = &baseline.process else {
-            return doubts;
-        };
-        let limit = invariants::limit_bytes(self, process);
-        for step in self.judged_steps() {
-            if let Some(peak) = &step.peak
-                && peak.exceeds(limit) == PeakVerdict::Undecided
-            {
-                let (lower, upper) = peak.anon_shared_bounds();
-                doubts.push(format!("{}: the memory peak is only known to lie between {lower} and {upper} bytes, the limit is {limit}", step.place()));
-            }
-        }
-        let unwatched = self
-            .judged_steps()
-            .find(|step| step.peak.is_none() && !matches!(step.outcome, Outcome::Misbehaved(_)));
-        if let Some(step) = unwatched {
-            doubts.push(format!("{}: no memory peak was measured", step.place()));
-        }
-        let judged = self.judged_steps().count();
-        if self.case.open == Expect::Ok && judged < self.case.steps.len() {
-            doubts.push(format!(
-                "{judged} of {} steps were run",
-                self.case.steps.len()
-            ));
-        }
-        doubts
-    }
-
     /// Steps after the baseline.
     pub fn judged_steps(&self) -> impl Iterator<Item = &StepRecord> {
         self.steps.iter().filter(|step| step.phase != Phase::WarmUp)
@@ -200,7 +173,8 @@ impl Outcome {
             | Self::Served(_)
             | Self::ReadBack(_)
             | Self::Held(_)
-            | Self::Viewed(_) => true,
+            | Self::Viewed(_)
+            | Self::Killed(_) => true,
             Self::Failed(_) | Self::Misbehaved(_) | Self::NotRun => false,
         }
     }

@@ -5,6 +5,7 @@ use crate::{
     invariants::Violation,
     observation::{Outcome, Run, StepRecord},
     verdict::Verdict,
+    world::World,
 };
 use std::fmt::Write as _;
 
@@ -102,8 +103,12 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
         .collect();
     let _ = writeln!(text, "  settings:  {}", settings.join(" "));
     let _ = writeln!(text, "  gpu:       {}", run.case.gpu);
-    let _ = writeln!(text, "  steps:     open: {}", came_back(&run.open));
-    for step in &run.steps {
+    if run.case.world != World::default() {
+        let _ = writeln!(text, "  world:     {:?}", run.case.world);
+    }
+    let first = run.lives().next().unwrap_or(run);
+    let _ = writeln!(text, "  steps:     open: {}", came_back(&first.open));
+    for step in run.lives().flat_map(|life| &life.steps) {
         let _ = writeln!(
             text,
             "             {:>3} {:<40} {}",
@@ -112,7 +117,7 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
             came_back(&step.outcome)
         );
     }
-    if let Some(ended) = &run.ended {
+    for ended in run.lives().filter_map(|life| life.ended.as_ref()) {
         let _ = writeln!(text, "  ended:     {}", ended.exit);
         for (stream, captured) in [("stderr", &ended.stderr), ("stdout", &ended.stdout)] {
             let captured = captured.to_string();
@@ -143,6 +148,18 @@ fn came_back(outcome: &Outcome) -> String {
         Outcome::ReadBack(digests) => format!("ok, {} tensors", digests.len()),
         Outcome::Held(handle) => format!("ok, handle {handle}"),
         Outcome::Viewed(digest) => format!("ok, digest {digest:.16}"),
+        Outcome::Killed(killed) => format!(
+            "{}, {}, {:.0?} after the signal",
+            if killed.landed {
+                "in time"
+            } else {
+                "the verb had ended"
+            },
+            killed
+                .exit
+                .map_or_else(|| "it lives on".into(), |exit| exit.to_string()),
+            killed.wall
+        ),
         Outcome::Failed(error) => format!("error {}: {}", error.kind, error.message),
         Outcome::Misbehaved(finding) => finding.to_string(),
         Outcome::NotRun => "not run".into(),
@@ -161,7 +178,7 @@ pub fn request_table(run: &Run) -> String {
         "{:>4}  {:<36} {:>9}  {:>24}  {:>24}",
         "step", "what", "ms", "RSS", "USS"
     );
-    for step in &run.steps {
+    for step in run.lives().flat_map(|life| &life.steps) {
         if let Some(row) = row(step) {
             let _ = writeln!(text, "{row}");
         }

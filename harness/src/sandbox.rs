@@ -1,19 +1,40 @@
 //! A directory of its own for each case.
 
-use crate::error::HarnessError;
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use crate::{
+    error::HarnessError,
+    world::{Enclosure, MemoryGroup, Volume, World, make_image},
+};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::{
+        stat::Mode,
+        statfs::{TMPFS_MAGIC, statfs},
+    },
+};
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
+
+/// Where the machine's filesystem in memory is mounted.
+const MEMORY: &str = "/dev/shm";
 
 /// `<base>/<label>-<unique>/{offload, home, tmp, work}`, removed on drop.
 #[derive(Debug)]
 pub struct Sandbox {
     root: TempDir,
     on_tmpfs: bool,
+    offload: PathBuf,
+    /// A private volume as its subject sees it. It lives as long as the subject or this.
+    volume: Option<OwnedFd>,
+    enclosure: Enclosure,
+    _memory: Option<TempDir>,
+    _group: Option<MemoryGroup>,
 }
 
 impl Sandbox {
@@ -22,6 +43,14 @@ impl Sandbox {
     /// # Errors
     /// `base` cannot be created, or written to.
     pub fn create(base: &Path, label: &str) -> Result<Self, HarnessError> {
+        Self::create_in(&World::default(), base, label)
+    }
+
+    /// The same in another world than the plain one.
+    ///
+    /// # Errors
+    /// As [`Sandbox::create`]; or this machine does not permit such a world.
+    pub fn create_in(world: &World, base: &Path, label: &str) -> Result<Self, HarnessError> {
         fs::create_dir_all(base).map_err(HarnessError::path("create", base))?;
         // Links in `base` would make the paths that /proc shows differ from ours.
         let base = fs::canonicalize(base).map_err(HarnessError::path("resolve", base))?;
@@ -46,10 +75,97 @@ impl Sandbox {
                 .map_err(HarnessError::path("set the mode of", &path))?;
         }
         let kind = statfs(root.path()).map_err(HarnessError::system("statfs"))?;
-        Ok(Self {
+        let mut sandbox = Self {
             on_tmpfs: kind.filesystem_type() == TMPFS_MAGIC,
+            offload: root.path().join("offload"),
             root,
-        })
+            volume: None,
+            enclosure: Enclosure::default(),
+            _memory: None,
+            _group: None,
+        };
+        sandbox.furnish(world)?;
+        Ok(sandbox)
+    }
+
+    fn furnish(&mut self, world: &World) -> Result<(), HarnessError> {
+        if let Some(bytes) = world.memory_bytes {
+            let group =
+                MemoryGroup::create(bytes).map_err(HarnessError::system("a memory cgroup"))?;
+            self.enclosure = std::mem::take(&mut self.enclosure).in_group(&group.members());
+            self._group = Some(group);
+        }
+        match world.volume {
+            Volume::Disk => {}
+            Volume::Memory => {
+                let memory = Path::new(MEMORY);
+                let directory = tempfile::Builder::new()
+                    .prefix("spillproof-")
+                    .permissions(Permissions::from_mode(0o700))
+                    .tempdir_in(memory)
+                    .map_err(HarnessError::path("create a directory in", memory))?;
+                self.offload = directory.path().to_owned();
+                self._memory = Some(directory);
+            }
+            Volume::SmallDisk { .. } | Volume::SmallMemory { .. } => {
+                let (point, image) = (self.root().join("volume"), self.root().join("image"));
+                fs::create_dir(&point).map_err(HarnessError::path("create", &point))?;
+                if let Volume::SmallDisk { bytes } = world.volume {
+                    make_image(&image, bytes)
+                        .map_err(HarnessError::path("make a filesystem in", &image))?;
+                }
+                self.offload = point.join("offload");
+                self.enclosure = std::mem::take(&mut self.enclosure)
+                    .with_volume(world.volume, &point, &self.offload, &image)
+                    .map_err(HarnessError::path("mount", &point))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a subject enters before it starts.
+    pub(crate) fn enclosure(&self) -> &Enclosure {
+        &self.enclosure
+    }
+
+    /// Looks at the private volume, if there is one, as the process sees it.
+    ///
+    /// # Errors
+    /// The process is gone, or may not be looked at.
+    pub fn look_through(&mut self, pid: u32) -> Result<(), HarnessError> {
+        let Some(point) = self
+            .offload
+            .parent()
+            .filter(|_| self.enclosure.is_private())
+        else {
+            return Ok(());
+        };
+        let inside = point.strip_prefix("/").unwrap_or(point);
+        let path = Path::new("/proc")
+            .join(pid.to_string())
+            .join("root")
+            .join(inside);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let volume = open(&path, flags, Mode::empty())
+            .map_err(|error| HarnessError::path("open", &path)(error.into()))?;
+        self.volume = Some(volume);
+        Ok(())
+    }
+
+    /// The root of the private volume, for the harness; nothing where there is none.
+    #[must_use]
+    pub fn volume_view(&self) -> Option<PathBuf> {
+        let descriptor = self.volume.as_ref()?.as_raw_fd();
+        Some(PathBuf::from(format!("/proc/self/fd/{descriptor}")))
+    }
+
+    /// Where the harness finds the offload directory.
+    #[must_use]
+    pub fn offload_view(&self) -> PathBuf {
+        match self.volume_view() {
+            Some(volume) => volume.join("offload"),
+            None => self.offload.clone(),
+        }
     }
 
     /// The case's own directory.
@@ -58,10 +174,10 @@ impl Sandbox {
         self.root.path()
     }
 
-    /// Where offload files go: empty, mode 0700.
+    /// Where offload files go, as the subject sees it: empty, mode 0700.
     #[must_use]
     pub fn offload_dir(&self) -> PathBuf {
-        self.root().join("offload")
+        self.offload.clone()
     }
 
     /// The subject's working directory.

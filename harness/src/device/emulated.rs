@@ -13,6 +13,9 @@ use std::{
 /// The names under which programs look for the driver.
 pub(super) const LIBRARY_NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
+/// The name under which programs look for GPUDirect Storage.
+const CUFILE_NAME: &str = "libcufile.so.0";
+
 /// What differs from a healthy, current driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EmulatorOptions {
@@ -20,6 +23,8 @@ pub struct EmulatorOptions {
     pub cuinit_result: Option<u32>,
     /// Symbols that are missing, as in an older driver.
     pub withheld: Vec<String>,
+    /// How its cuFile behaves, in the words of `CUDA_EMULATOR_CUFILE`; absent when nothing is said.
+    pub cufile: Option<String>,
 }
 
 /// A board with its driver. The board lives as long as this.
@@ -65,6 +70,13 @@ impl EmulatedGpu {
             let link = into.join(name);
             symlink(&target, &link).map_err(HarnessError::path("link", &link))?;
         }
+        let cufile = into.join(CUFILE_NAME);
+        match options.cufile {
+            // The same file: both libraries are one, and share what they know.
+            Some(_) => symlink(&target, &cufile).map_err(HarnessError::path("link", &cufile))?,
+            // The loader stops at the first file of that name: one that the machine has is not found.
+            None => fs::write(&cufile, "").map_err(HarnessError::path("write", &cufile))?,
+        }
         Ok(Self {
             board,
             libraries: into.to_owned(),
@@ -91,6 +103,9 @@ impl EmulatedGpu {
         if !self.options.withheld.is_empty() {
             let names = self.options.withheld.join(",");
             environment.push(("CUDA_EMULATOR_WITHHOLD".into(), names.into()));
+        }
+        if let Some(words) = &self.options.cufile {
+            environment.push(("CUDA_EMULATOR_CUFILE".into(), words.into()));
         }
         environment
     }

@@ -20,7 +20,7 @@ fn of_step(step: &StepRecord) -> Vec<String> {
         Expect::Ok | Expect::OkOrError(_) => {}
         Expect::Error(_) => return Vec::new(),
     }
-    match (&step.action, &step.outcome) {
+    match (step.done(), &step.outcome) {
         (Action::Request { .. }, Outcome::Served(reply)) => compare(step, &reply.digests, |_| true),
         (Action::ReadBack { model }, Outcome::ReadBack(digests)) => {
             compare(step, digests, |tensor| !is_on_device(step, model, tensor))

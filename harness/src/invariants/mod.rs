@@ -3,6 +3,7 @@
 //! The fault model and the limits of each checker stand at the top of its file. A subject is judged
 //! by readings from outside; its own word (`status`, replies) is only ever compared with them.
 
+mod crash;
 mod data;
 mod memory;
 mod outcome;
@@ -107,8 +108,11 @@ pub const ALL: &[(InvariantId, Check)] = &[
 pub fn check(run: &Run, invariants: &[(InvariantId, Check)]) -> Vec<Violation> {
     let judge = |(invariant, check): &(InvariantId, Check)| {
         let invariant = *invariant;
-        check(run)
-            .into_iter()
+        let messages = run
+            .lives()
+            .flat_map(check)
+            .chain(crash::over_lives(run, invariant));
+        messages
             .map(move |message| Violation { invariant, message })
             .collect::<Vec<_>>()
     };

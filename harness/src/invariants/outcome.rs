@@ -17,7 +17,8 @@ fn is_work(step: &StepRecord) -> bool {
         | Action::ReadBack { .. }
         | Action::Drop { .. }
         | Action::Ballast { .. }
-        | Action::ReleaseBallast => false,
+        | Action::ReleaseBallast
+        | Action::World(_) => false,
     }
 }
 
@@ -87,6 +88,7 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
             | Outcome::ReadBack(_)
             | Outcome::Held(_)
             | Outcome::Viewed(_)
+            | Outcome::Killed(_)
             | Outcome::NotRun => wrong.push(format!("{verb}: an answer that does not fit")),
         }
     }

@@ -200,9 +200,7 @@ fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
 fn unjustified_reports(run: &Run) -> Option<String> {
     let start = run
         .judged_steps()
-        .next()?
-        .status_before
-        .as_ref()?
+        .find_map(|step| step.status_before.as_ref())?
         .written_bytes;
     run.judged_steps().find_map(|step| {
         let reported = step.status_after.as_ref()?.written_bytes.saturating_sub(start);

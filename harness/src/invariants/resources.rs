@@ -199,7 +199,7 @@ pub(super) fn files(run: &Run) -> Vec<String> {
         }));
         wrong.extend(strays(&baseline.other_files, &settled.other_files));
     }
-    if let Some(aftermath) = &run.aftermath {
+    if let Some(aftermath) = run.aftermath.as_ref().filter(|_| !run.was_killed()) {
         let left = aftermath.offload_files.entries.keys();
         wrong.extend(left.map(|path| {
             format!(

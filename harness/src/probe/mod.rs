@@ -14,7 +14,7 @@ pub use bounds::PeakVerdict;
 pub use files::{FileEntry, FileKind, FilesReading, files};
 pub use memory::ProcessMemory;
 pub use peak::{PeakReading, PeakWatch};
-pub use process::{ProcessReading, process};
+pub use process::{ProcessReading, address_space_bytes, process};
 pub use writes::written_bytes;
 
 use std::io;

@@ -72,6 +72,18 @@ pub fn process(pid: u32) -> Result<ProcessReading, ProbeError> {
     })
 }
 
+/// `VmSize` of `/proc/PID/status`, bytes: what `RLIMIT_AS` limits.
+///
+/// # Errors
+/// [`ProbeError::Gone`] when it has ended.
+pub fn address_space_bytes(pid: u32) -> Result<u64, ProbeError> {
+    let status = Process::new(pid.cast_signed())
+        .and_then(|process| process.status())
+        .map_err(|error| ProbeError::of_procfs(pid, "status", error))?;
+    let kib = status.vmsize.ok_or(ProbeError::Gone { pid })?;
+    Ok(kib * 1024)
+}
+
 /// Reads `/proc/PID/status`.
 pub(super) fn memory(pid: u32) -> Result<ProcessMemory, ProbeError> {
     let status = fs::read(format!("/proc/{pid}/status"))

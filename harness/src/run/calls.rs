@@ -66,7 +66,7 @@ impl Session<'_> {
             }
             Action::ReadBack { model } => Request::ReadBack(ModelArgs { model }),
             Action::Drop { model } => Request::Drop(ModelArgs { model }),
-            Action::Ballast { .. } | Action::ReleaseBallast => return Ok(None),
+            Action::Ballast { .. } | Action::ReleaseBallast | Action::World(_) => return Ok(None),
         }))
     }
 

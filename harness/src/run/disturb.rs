@@ -17,6 +17,7 @@ impl Session<'_> {
         match action {
             Action::Ballast { leave_bytes } => self.leave(*leave_bytes)?,
             Action::ReleaseBallast => self.restore_device()?,
+            Action::World(event) => return self.happen(event),
             Action::Load { .. }
             | Action::Request { .. }
             | Action::Modify { .. }

@@ -1,17 +1,20 @@
 //! Runs one case: a subject process, its steps, and a reading of everything around each of them.
 
 mod abilities;
+mod beside;
 mod calls;
+mod crash;
 mod disturb;
+mod events;
 mod readings;
 mod session;
 mod step;
 
 use crate::{
-    case::{Case, Gpu},
+    case::{Case, CuFile, Gpu},
     device::{CudaGpu, DeviceKind, DeviceUnderTest, EmulatedGpu, EmulatorOptions},
     error::HarnessError,
-    observation::{Aftermath, Outcome, Run},
+    observation::{Aftermath, Run},
     probe,
     sandbox::Sandbox,
     subject::{Ended, Limits, Subject, SubjectCommand},
@@ -20,7 +23,7 @@ pub use abilities::abilities;
 
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 /// What every run needs: programs and places.
 #[derive(Clone, Debug)]
@@ -40,22 +43,7 @@ pub struct Bench {
 /// What the subject does wrong is in the run; what the harness could not do is in its `infrastructure`.
 #[must_use]
 pub fn run_case(case: &Case, kind: &DeviceKind, bench: &Bench) -> Run {
-    let mut run = Run {
-        case: case.clone(),
-        staging_bytes: 0,
-        open: Outcome::NotRun,
-        open_wall: Duration::ZERO,
-        baseline: None,
-        steps: Vec::new(),
-        settled: None,
-        ended: None,
-        aftermath: None,
-        offload_dir: PathBuf::new(),
-        doubts: Vec::new(),
-        asides: Vec::new(),
-        skipped: None,
-        infrastructure: None,
-    };
+    let mut run = Run::new(case, PathBuf::new());
     if let Err(error) = run_in_sandbox(&mut run, kind, bench) {
         run.infrastructure = Some(error.to_string());
     }
@@ -63,7 +51,7 @@ pub fn run_case(case: &Case, kind: &DeviceKind, bench: &Bench) -> Run {
 }
 
 fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(), HarnessError> {
-    let sandbox = Sandbox::create(&bench.work_dir, &run.case.id())?;
+    let mut sandbox = Sandbox::create_in(&run.case.world, &bench.work_dir, &run.case.id())?;
     run.offload_dir = sandbox.offload_dir();
     if sandbox.is_tmpfs() {
         let reason = format!(
@@ -80,14 +68,19 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     command.env.extend(settings);
-    let subject = Subject::spawn(&command, &sandbox, device.environment(), Limits::default())?;
+    let limits = subject_limits(&run.case);
+    let subject = Subject::spawn(&command, &sandbox, device.environment(), limits)?;
+    sandbox.look_through(subject.pid())?;
     let mut session = Session {
         run,
+        command,
         subject,
         device: &device,
         sandbox: &sandbox,
         bench,
         ballast: None,
+        neighbour: None,
+        limited: Vec::new(),
         shadows: BTreeMap::new(),
         justified_bytes: 0,
     };
@@ -96,11 +89,19 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     let deadline = run.case.limits.call;
     let ended: Ended = subject.finish(deadline);
     run.aftermath = Some(Aftermath {
-        offload_files: probe::files(&sandbox.offload_dir())?,
+        offload_files: probe::files(&sandbox.offload_view())?,
         device: device.reading(&[])?,
     });
     run.ended = Some(ended);
     result
+}
+
+/// What a subject may use from its start.
+fn subject_limits(case: &Case) -> Limits {
+    Limits {
+        file_bytes: case.world.file_bytes,
+        ..Limits::default()
+    }
 }
 
 /// The device that the case asks for.
@@ -120,6 +121,7 @@ fn prepare(
                 vram_bytes,
                 cuinit_result,
                 withheld,
+                cufile,
             },
         ) => {
             let device = |index| BoardDevice {
@@ -132,6 +134,11 @@ fn prepare(
             let options = EmulatorOptions {
                 cuinit_result: (*cuinit_result != 0).then_some(*cuinit_result),
                 withheld: withheld.iter().map(ToString::to_string).collect(),
+                cufile: match cufile {
+                    CuFile::Absent => None,
+                    CuFile::AsFound => Some(CuFile::DIRECT.to_string()),
+                    CuFile::Present { .. } => Some(cufile.to_string()),
+                },
             };
             let gpu = EmulatedGpu::create(&config, &bench.emulator, &libraries, options)?;
             Ok(DeviceUnderTest::Emulated(gpu))

@@ -21,7 +21,7 @@ impl Session<'_> {
             process: None,
             written_bytes: 0,
             device: self.device.reading(&[self.subject.pid()])?,
-            offload_files: probe::files(&self.sandbox.offload_dir())?,
+            offload_files: probe::files(&self.sandbox.offload_view())?,
             other_files: self.other_files()?,
         })
     }

@@ -1,6 +1,6 @@
 //! A subject at work: from `hello` to `quit`, in the order that ARCHITECTURE.md describes.
 
-use super::Bench;
+use super::{Bench, beside::Neighbour};
 use crate::{
     ballast::Ballast,
     case::{Action, Amount, Destinations, Expect, MIB},
@@ -12,7 +12,8 @@ use crate::{
     sandbox::Sandbox,
     settle::settle,
     shadow::Shadow,
-    subject::Subject,
+    subject::{Subject, SubjectCommand},
+    world::Headroom,
 };
 use spillproof_protocol::{
     Capability, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION, Request,
@@ -25,11 +26,15 @@ pub(super) const WARM_UP: &str = "warm-up";
 /// A subject at work.
 pub(super) struct Session<'a> {
     pub(super) run: &'a mut Run,
+    pub(super) command: SubjectCommand,
     pub(super) subject: Subject,
     pub(super) device: &'a DeviceUnderTest,
     pub(super) sandbox: &'a Sandbox,
     pub(super) bench: &'a Bench,
     pub(super) ballast: Option<Ballast>,
+    pub(super) neighbour: Option<Neighbour>,
+    /// Limits that were lowered, in order.
+    pub(super) limited: Vec<Headroom>,
     pub(super) shadows: BTreeMap<String, Shadow>,
     pub(super) justified_bytes: u64,
 }
@@ -70,11 +75,7 @@ impl Session<'_> {
         if !self.run.open.is_success() {
             return self.after_refusal();
         }
-        self.warm_up()?;
-        self.restore_device()?;
-        let baseline = self.reading()?;
-        self.justified_bytes = 0;
-        self.run.baseline = Some(baseline);
+        self.reach_baseline()?;
         for step in self.run.case.steps.clone() {
             self.step(Phase::Case, step.action, step.expect)?;
         }
@@ -85,7 +86,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn open(&mut self) -> Outcome {
+    /// The working size of an opened subject, and a reading of it.
+    pub(super) fn reach_baseline(&mut self) -> Result<(), Stop> {
+        self.warm_up()?;
+        self.restore_device()?;
+        let baseline = self.reading()?;
+        self.justified_bytes = 0;
+        self.run.baseline = Some(baseline);
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self) -> Outcome {
         let named = self.run.case.device_name.clone();
         // Whichever GPU it is, the subject sees it alone.
         let device = named.unwrap_or_else(|| "cuda:0".into());
@@ -175,6 +186,7 @@ impl Session<'_> {
     /// With every disturbance gone, everything must be served in the same process.
     pub(super) fn second_round(&mut self) -> Result<(), Stop> {
         self.restore_device()?;
+        self.restore_world()?;
         for model in self.loaded() {
             let action = Action::Request {
                 model,

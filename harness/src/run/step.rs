@@ -7,6 +7,7 @@ use crate::{
     observation::{Outcome, Phase, StepRecord},
     probe::{PeakWatch, ProbeError},
     shadow::Shadow,
+    world::Event,
 };
 use spillproof_protocol::{Dtype, Fill, Manifest, Storage, Tensor};
 use std::{collections::BTreeMap, time::Instant};
@@ -18,13 +19,16 @@ impl Session<'_> {
         action: Action,
         expect: Expect,
     ) -> Result<(), Stop> {
+        if Self::is_crash(&action) {
+            return self.crash(phase, &action);
+        }
         let before = match self.run.steps.last() {
-            Some(previous) => previous.after.clone(),
-            None => self.reading()?,
+            Some(previous) if previous.after.process.is_some() => previous.after.clone(),
+            Some(_) | None => self.reading()?,
         };
         let status_before = self.status()?;
         let request = self.request_for(&action, &status_before)?;
-        let expected = self.expected(&action);
+        let mut expected = self.expected(&action);
         let watch = PeakWatch::start(self.subject.pid());
         let started = Instant::now();
         let outcome = match &request {
@@ -33,7 +37,10 @@ impl Session<'_> {
         };
         let wall = started.elapsed();
         let peak = watch.and_then(PeakWatch::finish);
-        let number = self.run.steps.len() + 1;
+        let number = self.step_number();
+        if let Action::World(Event::Beside(action)) = &action {
+            expected = self.expected_beside(action);
+        }
         let peak = match peak {
             Ok(peak) => Some(peak),
             Err(ProbeError::Gone { .. }) if matches!(outcome, Outcome::Misbehaved(_)) => None,
@@ -105,7 +112,8 @@ impl Session<'_> {
             | Action::Free { .. }
             | Action::ReadBack { .. }
             | Action::Ballast { .. }
-            | Action::ReleaseBallast => {}
+            | Action::ReleaseBallast
+            | Action::World(_) => {}
         }
         Ok(())
     }

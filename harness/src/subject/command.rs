@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::tree;
-use crate::{error::HarnessError, sandbox::Sandbox};
+use crate::{error::HarnessError, sandbox::Sandbox, world::Enclosure};
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
@@ -15,7 +15,7 @@ use nix::{
 };
 use spillproof_protocol::{MAX_LINE_BYTES, SOCKET_FD_VARIABLE};
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
@@ -105,7 +105,7 @@ pub(super) fn start(
         .env("HOME", sandbox.home_dir())
         .env("TMPDIR", sandbox.tmp_dir())
         .env("OFFLOAD_DIR", sandbox.offload_dir())
-        .envs(device_env)
+        .envs(device_env.iter().cloned())
         .envs(command.env.iter().cloned())
         .env(SOCKET_FD_VARIABLE, theirs.as_raw_fd().to_string())
         .env(TREE_VARIABLE, &mark)
@@ -113,11 +113,20 @@ pub(super) fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let socket_fd = theirs.as_raw_fd();
+    let mut kept = vec![theirs.as_raw_fd()];
+    let enclosure = sandbox.enclosure().clone();
+    if enclosure.is_private() {
+        for (name, value) in &device_env {
+            // A process in a user namespace of its own may not follow links to the harness's descriptors.
+            if let Some(descriptor) = own_descriptor(value) {
+                process.env(name, format!("/proc/self/fd/{descriptor}"));
+                kept.push(descriptor);
+            }
+        }
+    }
+    let harness_pid = Pid::from_raw(harness.cast_signed());
     // SAFETY: between fork and exec only async-signal-safe system calls are made; nothing allocates or locks.
-    unsafe {
-        process.pre_exec(move || prepare(Pid::from_raw(harness.cast_signed()), socket_fd, limits))
-    };
+    unsafe { process.pre_exec(move || prepare(harness_pid, &kept, limits, &enclosure)) };
     let child = on_spawner(process)?.map_err(|source| HarnessError::Start {
         program: command.program.clone(),
         source,
@@ -129,9 +138,17 @@ pub(super) fn start(
     })
 }
 
+/// The descriptor of the harness that a path names.
+fn own_descriptor(path: &OsStr) -> Option<RawFd> {
+    let own = format!("/proc/{}/fd/", std::process::id());
+    path.to_str()?.strip_prefix(&own)?.parse().ok()
+}
+
 /// Runs in the child, before exec.
-fn prepare(harness: Pid, socket: RawFd, limits: Limits) -> io::Result<()> {
+fn prepare(harness: Pid, kept: &[RawFd], limits: Limits, enclosure: &Enclosure) -> io::Result<()> {
     setsid()?;
+    // Before the next line: other credentials would take the parent-death signal back.
+    enclosure.enter()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // Peaks are bounded by page faults (`probe/bounds.rs`): one fault, one page.
     prctl::set_thp_disable(true)?;
@@ -166,9 +183,11 @@ fn prepare(harness: Pid, socket: RawFd, limits: Limits) -> io::Result<()> {
     if marked != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was inherited over the fork and stays open until exec.
-    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-    fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    for descriptor in kept {
+        // SAFETY: the descriptor was inherited over the fork and stays open until exec.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
+        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod capture;
 mod client;
 mod command;
 mod finding;
+mod interrupt;
 mod pidfd;
 mod reply;
 mod tree;
@@ -16,6 +17,7 @@ mod tree;
 pub use capture::Captured;
 pub use command::{Limits, SubjectCommand, TREE_VARIABLE};
 pub use finding::{CallOutcome, Finding, LeftProcess, Stream};
+pub use interrupt::Killed;
 
 use crate::{error::HarnessError, sandbox::Sandbox};
 use capture::{Capture, flood};

@@ -11,6 +11,7 @@ use crate::{
     observation::{Aftermath, Outcome, Phase, Reading, Run, StepRecord},
     probe::{FileEntry, FileKind, FilesReading, PeakReading, ProcessMemory, ProcessReading},
     subject::{Captured, Ended, ExitReport, Finding},
+    world::World,
 };
 use spillproof_protocol::{
     Digest, ErrorKind, ErrorReply, Extent, FreeMemoryReply, ModelStatus, Move, RequestReply,
@@ -164,35 +165,31 @@ fn free() -> StepRecord {
 }
 
 fn clean() -> Run {
+    let case = Case {
+        family: "f",
+        name: "n".into(),
+        models: Vec::new(),
+        gpu: Gpu::with_vram(32 * MIB),
+        device_name: None,
+        settings: Vec::new(),
+        open: Expect::Ok,
+        steps: Vec::new(),
+        limits: Limits::default(),
+        requires: Vec::new(),
+        world: World::default(),
+        path: None,
+    };
     Run {
-        case: Case {
-            family: "f",
-            name: "n".into(),
-            models: Vec::new(),
-            gpu: Gpu::with_vram(32 * MIB),
-            device_name: None,
-            settings: Vec::new(),
-            open: Expect::Ok,
-            steps: Vec::new(),
-            limits: Limits::default(),
-            requires: Vec::new(),
-        },
         staging_bytes: 8 * MIB,
         open: Outcome::Done,
-        open_wall: Duration::ZERO,
         baseline: Some(reading(0)),
         steps: vec![request(b"right"), free()],
         settled: Some(reading(0)),
-        ended: None,
         aftermath: Some(Aftermath {
             offload_files: FilesReading::default(),
             device: board(0),
         }),
-        offload_dir: "/offload".into(),
-        doubts: Vec::new(),
-        asides: Vec::new(),
-        skipped: None,
-        infrastructure: None,
+        ..Run::new(&case, "/offload".into())
     }
 }
 

@@ -1,0 +1,144 @@
+//! A case whose subject is killed has several runs, one for each subject: its lives.
+
+use crate::{
+    case::{Action, Case, Expect},
+    crash::Kill,
+    invariants,
+    observation::{Outcome, Run, StepRecord},
+    probe::PeakVerdict,
+    subject::Killed,
+    world::Event,
+};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+impl Run {
+    /// A run of which nothing is known yet.
+    #[must_use]
+    pub fn new(case: &Case, offload_dir: PathBuf) -> Self {
+        Self {
+            case: case.clone(),
+            staging_bytes: 0,
+            open: Outcome::NotRun,
+            open_wall: Duration::ZERO,
+            baseline: None,
+            steps: Vec::new(),
+            settled: None,
+            ended: None,
+            aftermath: None,
+            offload_dir,
+            doubts: Vec::new(),
+            asides: Vec::new(),
+            earlier: Vec::new(),
+            beside: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
+            skipped: None,
+            infrastructure: None,
+        }
+    }
+
+    /// The runs of all subjects of the case, in order: those that were killed, then this one.
+    pub fn lives(&self) -> impl Iterator<Item = &Self> {
+        self.earlier.iter().chain([self])
+    }
+
+    /// The end of this subject that the case asked for.
+    #[must_use]
+    pub fn kill(&self) -> Option<(&Kill, &Killed)> {
+        self.steps.iter().find_map(StepRecord::kill)
+    }
+
+    /// Whether the subject's end was asked for.
+    #[must_use]
+    pub fn was_killed(&self) -> bool {
+        self.kill().is_some()
+    }
+
+    /// Everything that was not measured: a run with doubts is inconclusive unless it is red anyway.
+    #[must_use]
+    pub fn all_doubts(&self) -> Vec<String> {
+        let mut doubts: Vec<String> = self.lives().flat_map(Self::own_doubts).collect();
+        let steps: Vec<&StepRecord> = self.lives().flat_map(Self::judged_steps).collect();
+        let judged = steps.len();
+        if self.case.open == Expect::Ok && judged < self.case.steps.len() {
+            doubts.push(format!(
+                "{judged} of {} steps were run",
+                self.case.steps.len()
+            ));
+        }
+        let landed: Vec<bool> = steps
+            .into_iter()
+            .filter_map(StepRecord::landed_in_a_verb)
+            .collect();
+        if !landed.is_empty() && !landed.contains(&true) {
+            doubts.push(format!(
+                "none of {} signals came while a verb was worked on",
+                landed.len()
+            ));
+        }
+        doubts
+    }
+
+    fn own_doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts.clone();
+        let Some(baseline) = &self.baseline else {
+            doubts.push("no baseline was read".into());
+            return doubts;
+        };
+        if self.settled.is_none() && !self.was_killed() {
+            doubts.push("nothing was read after everything was dropped".into());
+        }
+        let Some(process) = &baseline.process else {
+            return doubts;
+        };
+        let limit = invariants::limit_bytes(self, process);
+        for step in self.judged_steps() {
+            if let Some(peak) = &step.peak
+                && peak.exceeds(limit) == PeakVerdict::Undecided
+            {
+                let (lower, upper) = peak.anon_shared_bounds();
+                doubts.push(format!("{}: the memory peak is only known to lie between {lower} and {upper} bytes, the limit is {limit}", step.place()));
+            }
+        }
+        let unwatched = self
+            .judged_steps()
+            .filter(|step| step.is_measured())
+            .find(|step| step.peak.is_none() && !matches!(step.outcome, Outcome::Misbehaved(_)));
+        if let Some(step) = unwatched {
+            doubts.push(format!("{}: no memory peak was measured", step.place()));
+        }
+        doubts
+    }
+}
+
+impl StepRecord {
+    /// The signal that the step sent to the subject itself, and what came of it.
+    #[must_use]
+    pub fn kill(&self) -> Option<(&Kill, &Killed)> {
+        match (&self.action, &self.outcome) {
+            (Action::World(Event::Kill(kill)), Outcome::Killed(killed)) => Some((kill, killed)),
+            _ => None,
+        }
+    }
+
+    /// Whether a signal that was to come during a verb did.
+    #[must_use]
+    pub fn landed_in_a_verb(&self) -> Option<bool> {
+        let (kill, killed) = self.kill()?;
+        kill.during.as_ref().map(|_| killed.landed)
+    }
+
+    /// What is done, by whichever process.
+    #[must_use]
+    pub fn done(&self) -> &Action {
+        match &self.action {
+            Action::World(Event::Beside(action)) => action,
+            action => action,
+        }
+    }
+
+    /// Whether a subject is there all the time and measured.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        !matches!(self.action, Action::World(Event::Kill(_) | Event::Restart))
+    }
+}

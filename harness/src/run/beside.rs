@@ -1,0 +1,187 @@
+//! A second process of the same program beside the subject, on the same directory and device.
+
+use super::session::{Session, Stop};
+use crate::{
+    case::Action,
+    error::HarnessError,
+    observation::Outcome,
+    probe,
+    shadow::Shadow,
+    subject::{CallOutcome, Finding, Subject},
+    world::Event,
+};
+use spillproof_protocol::{
+    Digest, HelloArgs, NoArgs, OpenArgs, PROTOCOL_VERSION, ReadBackReply, Request, RequestReply,
+    StatusReply,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+const END_BOUND: Duration = Duration::from_secs(20);
+
+/// The process beside, and what is its own.
+pub(super) struct Neighbour {
+    subject: Subject,
+    pub(super) shadows: BTreeMap<String, Shadow>,
+    /// What appeared in the offload directory while it alone was at work, at the top.
+    entries: BTreeSet<PathBuf>,
+}
+
+impl Session<'_> {
+    /// Lets the neighbour do something; the first time it is started.
+    pub(super) fn beside(&mut self, action: &Action) -> Result<Outcome, Stop> {
+        if let Action::World(Event::Kill(kill)) = action {
+            let mut neighbour = self.neighbour.take().ok_or_else(|| {
+                HarnessError::Case("there is no process beside that could be killed".into())
+            })?;
+            let killed = neighbour.subject.kill_idle(END_BOUND, kill.signal);
+            drop(neighbour.subject.finish(END_BOUND));
+            return Ok(Outcome::Killed(killed));
+        }
+        let before = self.top_entries()?;
+        let mut neighbour = match self.neighbour.take() {
+            Some(neighbour) => neighbour,
+            None => match self.start_neighbour()? {
+                Ok(neighbour) => neighbour,
+                Err(outcome) => return Ok(outcome),
+            },
+        };
+        let outcome = self.ask_neighbour(&mut neighbour, action)?;
+        let appeared = self.top_entries()?;
+        let new = appeared.difference(&before);
+        neighbour.entries.extend(new.clone().cloned());
+        self.run.beside.extend(new.cloned());
+        if outcome.is_success() {
+            match action {
+                Action::Load { model } => {
+                    let shadow = Shadow::new(&self.model(model)?);
+                    neighbour.shadows.insert(model.clone(), shadow);
+                }
+                Action::Drop { model } => {
+                    neighbour.shadows.remove(model);
+                }
+                _ => {}
+            }
+        }
+        self.neighbour = Some(neighbour);
+        Ok(outcome)
+    }
+
+    fn start_neighbour(&mut self) -> Result<Result<Neighbour, Outcome>, Stop> {
+        let limits = super::subject_limits(&self.run.case);
+        let environment = self.device.environment();
+        let mut subject = Subject::spawn(&self.command, self.sandbox, environment, limits)?;
+        let hello = Request::Hello(HelloArgs {
+            protocol: PROTOCOL_VERSION,
+        });
+        let open = Request::Open(OpenArgs {
+            device: "cuda:0".into(),
+        });
+        for request in [hello, open] {
+            let outcome = outcome(subject.call(&request, self.run.case.limits.call));
+            if !outcome.is_success() {
+                return Ok(Err(outcome));
+            }
+        }
+        Ok(Ok(Neighbour {
+            subject,
+            shadows: BTreeMap::new(),
+            entries: BTreeSet::new(),
+        }))
+    }
+
+    fn ask_neighbour(
+        &mut self,
+        neighbour: &mut Neighbour,
+        action: &Action,
+    ) -> Result<Outcome, Stop> {
+        let deadline = self.run.case.limits.call;
+        let status = neighbour
+            .subject
+            .call(&Request::Status(NoArgs {}), deadline);
+        let status: StatusReply = match status {
+            Ok(CallOutcome::Ok(value)) => serde_json::from_value(value)
+                .map_err(|error| HarnessError::Case(format!("status beside: {error}")))?,
+            other => return Ok(outcome(other)),
+        };
+        let Some(request) = self.request_for(action, &status)? else {
+            return Ok(Outcome::Done);
+        };
+        let answer = neighbour.subject.call(&request, deadline);
+        let Ok(CallOutcome::Ok(value)) = &answer else {
+            return Ok(outcome(answer));
+        };
+        Ok(match &request {
+            Request::Request(_) => serde_json::from_value::<RequestReply>(value.clone())
+                .map_or_else(|error| malformed(&request, &error), Outcome::Served),
+            Request::ReadBack(_) => serde_json::from_value::<ReadBackReply>(value.clone())
+                .map_or_else(
+                    |error| malformed(&request, &error),
+                    |reply| Outcome::ReadBack(reply.digests),
+                ),
+            _ => outcome(answer),
+        })
+    }
+
+    /// What every tensor of the neighbour's model must contain.
+    pub(super) fn expected_beside(&self, action: &Action) -> BTreeMap<String, Digest> {
+        let (Action::Request { model, .. } | Action::ReadBack { model }) = action else {
+            return BTreeMap::new();
+        };
+        let shadow = self
+            .neighbour
+            .as_ref()
+            .and_then(|one| one.shadows.get(model));
+        shadow
+            .and_then(|shadow| shadow.digests().ok())
+            .unwrap_or_default()
+    }
+
+    /// The neighbour ends as a subject should.
+    pub(super) fn dismiss_neighbour(&mut self) -> Result<(), Stop> {
+        let Some(mut neighbour) = self.neighbour.take() else {
+            return Ok(());
+        };
+        let deadline = self.run.case.limits.call;
+        let quit = outcome(neighbour.subject.call(&Request::Quit(NoArgs {}), deadline));
+        if !quit.is_success() {
+            self.run.asides.push(("quit beside", quit));
+        }
+        for finding in neighbour.subject.finish(deadline).findings {
+            let finding = Outcome::Misbehaved(finding);
+            self.run.asides.push(("the process beside", finding));
+        }
+        Ok(())
+    }
+
+    /// What the neighbour that lives has at the top of the offload directory.
+    pub(super) fn neighbours(&self) -> BTreeSet<PathBuf> {
+        let neighbour = self.neighbour.as_ref();
+        neighbour.map(|one| one.entries.clone()).unwrap_or_default()
+    }
+
+    fn top_entries(&self) -> Result<BTreeSet<PathBuf>, Stop> {
+        let entries = probe::files(&self.sandbox.offload_view())?.entries;
+        let top = entries.into_keys();
+        Ok(top.filter(|path| path.components().count() == 1).collect())
+    }
+}
+
+fn outcome(answer: Result<CallOutcome, Finding>) -> Outcome {
+    match answer {
+        Ok(CallOutcome::Ok(_)) => Outcome::Done,
+        Ok(CallOutcome::Error(error)) => Outcome::Failed(error),
+        Err(finding) => Outcome::Misbehaved(finding),
+    }
+}
+
+fn malformed(request: &Request, error: &serde_json::Error) -> Outcome {
+    Outcome::Misbehaved(Finding::MalformedReply {
+        verb: request.verb(),
+        reason: error.to_string(),
+        line: String::new(),
+    })
+}

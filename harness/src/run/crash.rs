@@ -1,0 +1,204 @@
+//! The end of a subject by a signal, and the start of the next one in its place.
+
+use super::session::{Session, Stop};
+use crate::{
+    case::{Action, Expect},
+    crash::{Kill, Moment},
+    device::DeviceUnderTest,
+    error::HarnessError,
+    observation::{Aftermath, Outcome, Phase, Run, StepRecord},
+    probe::{self, FileKind},
+    sandbox::Sandbox,
+    subject::{Killed, Subject},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// A SIGKILL takes no longer than the kernel needs to take a process apart.
+const END_BOUND: Duration = Duration::from_secs(20);
+
+impl Session<'_> {
+    /// Ends the subject, and reads what it left.
+    pub(super) fn kill(&mut self, phase: Phase, action: &Action, kill: &Kill) -> Result<(), Stop> {
+        let before = self.reading()?;
+        let status_before = self.status()?;
+        let started = Instant::now();
+        let killed = match &kill.during {
+            None => Ok(self.subject.kill_idle(END_BOUND, kill.signal)),
+            Some(during) => {
+                let request = self.request_for(during, &status_before)?.ok_or_else(|| {
+                    HarnessError::Case(format!("{}: the subject is not asked", during.label()))
+                })?;
+                let seen = Seen::now(self.device, self.sandbox, self.subject.pid())?;
+                let due = || seen.has_come(kill.when);
+                let deadline = self.run.case.limits.call.min(END_BOUND);
+                self.subject
+                    .kill_during(&request, deadline, kill.signal, due)
+            }
+        };
+        let outcome = match killed {
+            Ok(killed) => Outcome::Killed(killed),
+            Err(finding) => Outcome::Misbehaved(finding),
+        };
+        let ended = matches!(&outcome, Outcome::Killed(Killed { exit: Some(_), .. }));
+        let after = self.device_only_reading()?;
+        self.run.steps.push(StepRecord {
+            number: self.step_number(),
+            phase,
+            action: action.clone(),
+            expect: Expect::Ok,
+            outcome,
+            wall: started.elapsed(),
+            before,
+            after: after.clone(),
+            status_before: Some(status_before),
+            status_after: None,
+            peak: None,
+            expected: BTreeMap::new(),
+            justified_bytes: self.justified_bytes,
+        });
+        if !ended {
+            return Err(Stop::Recorded);
+        }
+        self.run.aftermath = Some(Aftermath {
+            offload_files: after.offload_files,
+            device: after.device,
+        });
+        self.limited.clear();
+        self.shadows.clear();
+        Ok(())
+    }
+
+    /// Starts the next subject in the dead one's place, and brings it to its baseline. What the dead one's run saw is kept aside.
+    pub(super) fn restart(&mut self, phase: Phase, action: &Action) -> Result<(), Stop> {
+        if self.subject.exit().is_none() {
+            let reason = "a subject is started anew only after it was killed";
+            return Err(HarnessError::Case(reason.into()).into());
+        }
+        if self.run.case.world.volume.is_private() {
+            let reason =
+                "a private volume ends with its subject: nothing can be started anew on it";
+            return Err(HarnessError::Case(reason.into()).into());
+        }
+        let next = Subject::spawn(
+            &self.command,
+            self.sandbox,
+            self.device.environment(),
+            super::subject_limits(&self.run.case),
+        )?;
+        let dead = std::mem::replace(&mut self.subject, next);
+        self.run.ended = Some(dead.finish(END_BOUND));
+        let fresh = Run::new(&self.run.case, self.run.offload_dir.clone());
+        let mut dead = std::mem::replace(self.run, fresh);
+        let mut earlier = std::mem::take(&mut dead.earlier);
+        dead.neighbours = self.neighbours();
+        self.run.beside = dead.beside.clone();
+        earlier.push(dead);
+        self.run.earlier = earlier;
+        let before = self.device_only_reading()?;
+        let started = Instant::now();
+        if !self.say_hello()? {
+            return Err(Stop::Recorded);
+        }
+        self.run.open = self.open();
+        let record = StepRecord {
+            number: self.step_number(),
+            phase,
+            action: action.clone(),
+            expect: Expect::Ok,
+            outcome: self.run.open.clone(),
+            wall: started.elapsed(),
+            before,
+            after: self.device_only_reading()?,
+            status_before: None,
+            status_after: self
+                .run
+                .open
+                .is_success()
+                .then(|| self.status())
+                .transpose()?,
+            peak: None,
+            expected: BTreeMap::new(),
+            justified_bytes: 0,
+        };
+        self.run.steps.push(record);
+        if !self.run.open.is_success() {
+            return Err(Stop::Recorded);
+        }
+        self.reach_baseline()
+    }
+
+    /// Steps are numbered through all lives.
+    pub(super) fn step_number(&self) -> usize {
+        let lives = self.run.earlier.iter().chain([&*self.run]);
+        lives.map(|life| life.steps.len()).sum::<usize>() + 1
+    }
+}
+
+/// What was seen when a verb began, and what is looked at since.
+struct Seen<'a> {
+    device: &'a DeviceUnderTest,
+    sandbox: &'a Sandbox,
+    pid: u32,
+    written_bytes: u64,
+    held_bytes: u64,
+    files: BTreeSet<PathBuf>,
+}
+
+impl<'a> Seen<'a> {
+    fn now(
+        device: &'a DeviceUnderTest,
+        sandbox: &'a Sandbox,
+        pid: u32,
+    ) -> Result<Self, HarnessError> {
+        let seen = Self {
+            device,
+            sandbox,
+            pid,
+            written_bytes: probe::written_bytes(pid)?,
+            held_bytes: 0,
+            files: BTreeSet::new(),
+        };
+        Ok(Self {
+            held_bytes: seen.held_bytes().unwrap_or(0),
+            files: seen.files().unwrap_or_default(),
+            ..seen
+        })
+    }
+
+    /// What cannot be read has not come: the process may have ended meanwhile.
+    fn has_come(&self, when: Moment) -> bool {
+        match when {
+            Moment::Sent => true,
+            Moment::Written { bytes } => probe::written_bytes(self.pid)
+                .is_ok_and(|written| written - self.written_bytes >= bytes),
+            Moment::Freed { bytes } => self
+                .held_bytes()
+                .is_some_and(|held| self.held_bytes.saturating_sub(held) >= bytes),
+            Moment::Taken { bytes } => self
+                .held_bytes()
+                .is_some_and(|held| held.saturating_sub(self.held_bytes) >= bytes),
+            Moment::Removed { files } => self
+                .files()
+                .is_some_and(|there| self.files.difference(&there).count() as u64 >= files),
+        }
+    }
+
+    fn held_bytes(&self) -> Option<u64> {
+        self.device.reading(&[self.pid]).ok()?.held_bytes()
+    }
+
+    fn files(&self) -> Option<BTreeSet<PathBuf>> {
+        let entries = probe::files(&self.sandbox.offload_view()).ok()?.entries;
+        let files = entries.into_iter();
+        Some(
+            files
+                .filter(|(_, entry)| entry.kind == FileKind::File)
+                .map(|(path, _)| path)
+                .collect(),
+        )
+    }
+}

@@ -1,0 +1,155 @@
+//! A memory cgroup for one subject, below the harness's own or beside it.
+
+use crate::settle::settle;
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// How long the kernel may take to find the group empty once its processes are reaped.
+const REMOVAL_BOUND: Duration = Duration::from_secs(2);
+
+/// A cgroup with a limit; removed on drop, when its processes must be gone.
+#[derive(Debug)]
+pub struct MemoryGroup {
+    directory: PathBuf,
+}
+
+impl MemoryGroup {
+    /// Makes a group that may take `bytes` of memory, page cache included.
+    ///
+    /// # Errors
+    /// No memory controller, or none in which this process may make groups.
+    pub fn create(bytes: u64) -> io::Result<Self> {
+        static GROUPS: AtomicU64 = AtomicU64::new(1);
+        let mut refusal = io::Error::new(
+            ErrorKind::Unsupported,
+            "no cgroup with a memory controller is mounted",
+        );
+        for (parent, limit) in candidates() {
+            let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+            let name = format!("spillproof-{}-{number}", std::process::id());
+            let directory = parent.join(name);
+            match fs::create_dir(&directory) {
+                Ok(()) => {}
+                Err(error) => {
+                    refusal = named(error, "create", &directory);
+                    continue;
+                }
+            }
+            let group = Self { directory };
+            match group.set(limit, bytes) {
+                Ok(()) => return Ok(group),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The file that takes the ids of processes to move into the group.
+    #[must_use]
+    pub fn members(&self) -> PathBuf {
+        self.directory.join("cgroup.procs")
+    }
+
+    fn set(&self, limit: &str, bytes: u64) -> io::Result<()> {
+        let path = self.directory.join(limit);
+        // A limit file that is not there would be made as a plain file nowhere: cgroup filesystems refuse that.
+        fs::write(&path, bytes.to_string()).map_err(|error| named(error, "write", &path))
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Nobody is there to be told; an empty group that stays takes nothing.
+        let _ = settle(REMOVAL_BOUND, || fs::remove_dir(&self.directory).ok());
+    }
+}
+
+fn named(error: io::Error, action: &str, path: &Path) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot {action} {}: {error}", path.display()),
+    )
+}
+
+/// Cgroups in which groups with a memory limit might be made, and the name of the limit: version 1 below our own; version 2
+/// below our own, or beside it, where processes and groups may not stand in one cgroup.
+fn candidates() -> Vec<(PathBuf, &'static str)> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let (memberships, mounts) = (read("cgroup"), read("mountinfo"));
+    let mut found = Vec::new();
+    for membership in memberships.lines() {
+        let mut fields = membership.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let is_v2 = controllers.is_empty();
+        if !is_v2 && !controllers.split(',').any(|name| name == "memory") {
+            continue;
+        }
+        let Some(own) = mounts.lines().find_map(|line| mounted(line, is_v2, path)) else {
+            continue;
+        };
+        if !is_v2 {
+            found.push((own, "memory.limit_in_bytes"));
+            continue;
+        }
+        let passes_on = |group: &Path| {
+            fs::read_to_string(group.join("cgroup.subtree_control"))
+                .is_ok_and(|names| names.split_whitespace().any(|name| name == "memory"))
+        };
+        let beside = own.parent().map(Path::to_owned);
+        let places = std::iter::once(own).chain(beside);
+        found.extend(
+            places
+                .filter(|place| passes_on(place))
+                .map(|place| (place, "memory.max")),
+        );
+    }
+    found
+}
+
+/// Where a line of `/proc/self/mountinfo` shows the cgroup `path`, if it mounts that hierarchy (proc_pid_mountinfo(5)).
+fn mounted(line: &str, is_v2: bool, path: &str) -> Option<PathBuf> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut filesystem = filesystem.split(' ');
+    let kind = filesystem.next()?;
+    let options = filesystem.nth(1)?;
+    let fits = if is_v2 {
+        kind == "cgroup2"
+    } else {
+        kind == "cgroup" && options.split(',').any(|option| option == "memory")
+    };
+    let mut fields = mount.split(' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let below = Path::new(path).strip_prefix(root).ok()?;
+    fits.then(|| Path::new(point).join(below))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which mount shows a cgroup.
+    use super::*;
+
+    #[test]
+    fn the_mount_of_the_right_hierarchy_shows_the_group() {
+        let v1 = "29 24 0:26 / /sys/fs/cgroup/memory rw shared:4 - cgroup cgroup rw,memory";
+        let v2 = "30 24 0:27 /a /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        let at = |line, is_v2, path| mounted(line, is_v2, path);
+        assert_eq!(
+            at(v1, false, "/a/b"),
+            Some("/sys/fs/cgroup/memory/a/b".into())
+        );
+        assert_eq!(at(v1, true, "/a/b"), None);
+        assert_eq!(at(v2, true, "/a/b"), Some("/sys/fs/cgroup/b".into()));
+        assert_eq!(at(v2, true, "/other"), None);
+        let cpu = v1.replace("memory", "cpu");
+        assert_eq!(at(&cpu, false, "/a"), None);
+    }
+}
