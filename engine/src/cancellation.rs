@@ -4,12 +4,12 @@ use crate::Error;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-/// Ends the operations that it is given to. Clones are one and the same.
+/// Ends the operations that it is given to, see [`crate::Engine::unless`]. Clones are one and the same.
 ///
 /// A cancelled operation returns an error of the kind [`crate::ErrorKind::Cancelled`] as soon as it gets to look: while
 /// it waits, between blocks, and between the chunks of a transfer, not inside a caller's code. What was half way then is
@@ -21,6 +21,13 @@ pub struct Cancellation(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     cancelled: AtomicBool,
+    waiting: Mutex<Vec<Weak<dyn Wake>>>,
+}
+
+/// Something that operations wait at.
+pub(crate) trait Wake: Send + Sync {
+    /// Lets everybody who waits look again.
+    fn wake(&self);
 }
 
 impl Cancellation {
@@ -33,12 +40,33 @@ impl Cancellation {
     /// Cancels every operation that it was given to, those that begin later included. It cannot be undone.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
+        let waiting = std::mem::take(&mut *self.waiting());
+        for place in waiting.iter().filter_map(Weak::upgrade) {
+            place.wake();
+        }
     }
 
     /// Whether it was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Weak<dyn Wake>>> {
+        // The list is whole at every moment.
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes this place, too, when it is cancelled.
+    fn watch(&self, place: Weak<dyn Wake>) {
+        let mut waiting = self.waiting();
+        waiting.retain(|each| each.strong_count() > 0);
+        if !waiting.iter().any(|each| each.ptr_eq(&place)) {
+            waiting.push(place);
+        }
     }
 }
 
@@ -78,5 +106,57 @@ impl Stop {
             return Err(Error::Cancelled(self.operation));
         }
         Ok(())
+    }
+
+    /// Whoever waits at `place` looks again when this is to end.
+    pub(crate) fn watch(&self, place: Weak<dyn Wake>) {
+        self.cancellation.watch(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Who is told, and that nobody is missed.
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn weak(bell: &Arc<Bell>) -> Weak<dyn Wake> {
+        let place: Weak<Bell> = Arc::downgrade(bell);
+        place
+    }
+
+    #[test]
+    fn every_clone_is_cancelled_and_every_place_woken_once() {
+        let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+        let cancellation = Cancellation::new();
+        let stop = Stop::new(&cancellation, "the test");
+        for bell in [&bells[0], &bells[1], &bells[0]] {
+            stop.watch(weak(bell));
+        }
+        stop.check().unwrap();
+        cancellation.clone().cancel();
+        let error = stop.check().unwrap_err();
+        assert_eq!(error.to_string(), "the test was cancelled");
+        assert!(cancellation.is_cancelled());
+        assert!(bells.iter().all(|bell| bell.0.load(Ordering::SeqCst) == 1));
+    }
+
+    #[test]
+    fn a_token_that_serves_many_engines_keeps_none_that_is_gone() {
+        let cancellation = Cancellation::new();
+        for _ in 0..100 {
+            cancellation.watch(weak(&Arc::new(Bell::default())));
+        }
+        assert!(cancellation.waiting().len() <= 1);
+        cancellation.cancel();
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that can go wrong, as values. Nothing in this crate panics on bad input or a failing call.
 
+use crate::FreeReport;
 use std::{fmt, io, path::PathBuf};
 
 /// What kept an operation from being done. The state is then the old one (E24, E28, E38).
@@ -167,6 +168,14 @@ pub enum Error {
     /// The operation was cancelled.
     #[error("{0} was cancelled")]
     Cancelled(&'static str),
+    /// Freeing memory ended early, after something had left. It is of the kind of its cause.
+    #[error("{cause} (after {} bytes had left the device)", report.freed_bytes)]
+    FreedLess {
+        /// What ended it.
+        cause: Box<Error>,
+        /// What left before that, and stays away.
+        report: Box<FreeReport>,
+    },
     /// An I/O thread panicked; its work is lost, the source data is not (E29).
     #[error("an I/O thread panicked: {0}")]
     WorkerPanicked(String),
@@ -207,6 +216,7 @@ impl Error {
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::AfterCuFile { second, .. } => second.kind(),
             Self::Cancelled(_) => ErrorKind::Cancelled,
+            Self::FreedLess { cause, .. } => cause.kind(),
             Self::Caller(_) | Self::WorkerPanicked(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -52,7 +52,7 @@ mod transfer;
 pub use cancellation::Cancellation;
 pub use engine::{
     DeviceTensor, Engine, FileStatus, FreeReport, LoadReport, ModelSource, ModelStatus, Moved,
-    RequestReport, ResidentReport, Status, TensorStatus, TensorView, Tier, TierBytes,
+    RequestReport, ResidentReport, Status, TensorStatus, TensorView, Tier, TierBytes, Unless,
 };
 pub use error::{Error, ErrorKind};
 pub use model::{Dtype, Fill, Manifest, ManifestStorage, ManifestTensor, Pattern};

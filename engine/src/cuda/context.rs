@@ -207,6 +207,10 @@ impl Context {
 
     /// Tries once more to free what the driver refused to take back.
     pub(crate) fn reclaim(&self) -> Result<(), Error> {
+        if self.is_of_parent() {
+            // Whoever held a lock when this child was forked does not run in it.
+            return Ok(());
+        }
         let refused = std::mem::take(&mut self.unreleased().allocations);
         let tried = !refused.is_empty();
         let mut first_error = Ok(());
@@ -231,7 +235,9 @@ impl Context {
 
     /// Keeps an error that happened in a drop for the next caller who can be told.
     pub(crate) fn note(&self, error: Error) {
-        self.unreleased().unseen = Some(error);
+        if !self.is_of_parent() {
+            self.unreleased().unseen = Some(error);
+        }
     }
 
     /// The latest error of a drop, for people.

@@ -2,6 +2,7 @@
 
 use super::{
     Engine,
+    operation::Operation,
     state::{BlockId, FileCopy},
 };
 use crate::{
@@ -26,6 +27,7 @@ impl Engine {
     /// as it is; on an error nothing is left on the host (E24).
     pub(super) fn store(
         &self,
+        operation: &Operation<'_>,
         id: BlockId,
         destination: Destination,
         reserved: Option<FileRange>,
@@ -37,7 +39,7 @@ impl Engine {
             },
             Destination::Ram => {
                 let span = self.span_of(id)?;
-                let copy = Arc::new(self.staged.store_to_ram(span, &Stop::never())?);
+                let copy = Arc::new(self.staged.store_to_ram(span, operation.stop())?);
                 self.state().block(id)?.ram = Some(copy);
                 Stored {
                     written_bytes: 0,
@@ -48,7 +50,7 @@ impl Engine {
                 let range = reserved.ok_or_else(|| {
                     Error::Internal("a block goes to a file without reserved space".into())
                 })?;
-                self.store_to_file(id, range)?
+                self.store_to_file(operation.stop(), id, range)?
             }
         };
         self.check_file_copy(id)?;
@@ -59,10 +61,10 @@ impl Engine {
         Ok(stored)
     }
 
-    fn store_to_file(&self, id: BlockId, range: FileRange) -> Result<Stored, Error> {
+    fn store_to_file(&self, stop: &Stop, id: BlockId, range: FileRange) -> Result<Stored, Error> {
         let span = self.span_of(id)?;
         let range = Arc::new(range);
-        let StoredSpan { checksums, path } = self.transfer.store(span, &range, &Stop::never())?;
+        let StoredSpan { checksums, path } = self.transfer.store(span, &range, stop)?;
         if self.settings.durable() {
             range.sync()?;
         }
@@ -78,12 +80,16 @@ impl Engine {
     /// may leave in any order, and space that was reserved backwards would lie in as many pieces as there are blocks.
     pub(super) fn reserve(
         &self,
+        operation: &Operation<'_>,
         blocks: impl Iterator<Item = BlockId>,
     ) -> Result<BTreeMap<BlockId, FileRange>, Error> {
         let ordered: BTreeSet<BlockId> = blocks.collect();
         ordered
             .into_iter()
-            .map(|id| Ok((id, self.take_range(id)?)))
+            .map(|id| {
+                operation.stop().check()?;
+                Ok((id, self.take_range(id)?))
+            })
             .collect()
     }
 
@@ -150,7 +156,8 @@ impl Engine {
         };
         let Some(copy) = copy else { return Ok(()) };
         if let Err(error) = copy.range.check_len() {
-            self.state().block(id)?.invalidate_host_copies();
+            let forgotten = self.state().block(id)?.invalidate_host_copies();
+            drop(forgotten);
             return Err(error);
         }
         Ok(())
@@ -175,7 +182,12 @@ impl Engine {
     }
 
     /// Fills `buffer` with the block's contents and makes it the block's device memory. Host copies stay.
-    pub(super) fn load_block(&self, id: BlockId, buffer: DeviceBuffer) -> Result<(), Error> {
+    pub(super) fn load_block(
+        &self,
+        stop: &Stop,
+        id: BlockId,
+        buffer: DeviceBuffer,
+    ) -> Result<(), Error> {
         let (ram, file) = {
             let mut state = self.state();
             let block = state.block(id)?;
@@ -187,13 +199,12 @@ impl Engine {
         };
         let path = match (ram, file) {
             (Some(copy), _) => {
-                self.staged.load_from_ram(&copy, span, &Stop::never())?;
+                self.staged.load_from_ram(&copy, span, stop)?;
                 TransferPath::Staged
             }
-            (None, Some(copy)) => {
-                self.transfer
-                    .load(&copy.range, &copy.checksums, span, &Stop::never())?
-            }
+            (None, Some(copy)) => self
+                .transfer
+                .load(&copy.range, &copy.checksums, span, stop)?,
             (None, None) => {
                 return Err(Error::Internal(
                     "a block is neither on the device nor on the host".into(),

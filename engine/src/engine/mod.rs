@@ -1,21 +1,29 @@
 //! The engine: what is where, and every way in which that changes.
 //!
-//! Two locks. `operations` is held by whoever moves bytes, from begin to end: operations run one after the other.
-//! `state` is held for looking and for committing a move, never while bytes travel or a caller's code runs: `status`
-//! and `map` never wait for a transfer.
+//! One lock and one turn. The lock is held for looking at the state and for committing a move, never while bytes travel or
+//! a caller's code runs: `status` and `map` never wait for a transfer. The turn is had by whoever moves bytes, in the
+//! order of asking; a request has it while it brings a block in and pins it, not while its visitor runs.
+//!
+//! Nobody waits for ever as long as visitors return: pins are made with the turn and given up without it, so whoever has
+//! the turn may wait for pins; who waits for memory that another request holds lets the turn go, and is not waited for.
 
 mod blocks;
 mod device_tensor;
 mod load;
+mod monitor;
 mod offload;
 mod operation;
+mod pins;
 mod reload;
 mod reports;
 mod request;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod unless;
 mod view;
+mod workspace;
 mod write;
 
 pub use device_tensor::DeviceTensor;
@@ -24,31 +32,32 @@ pub use reports::{
     FileStatus, FreeReport, LoadReport, ModelStatus, Moved, RequestReport, ResidentReport, Status,
     TensorStatus, Tier, TierBytes,
 };
+pub use unless::Unless;
 pub use view::TensorView;
 
 use crate::{
     CuFileUse, Error, Settings,
+    cancellation::Stop,
     cuda::Context,
     cufile,
     spill::SpillDirectory,
     transfer::{CuFile, Staged, Traffic, Transfer},
 };
-use operation::Operations;
+use monitor::Owned;
 use state::{Model, State};
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, Weak},
 };
 
 /// Moves the tensors of models between device memory, RAM and files.
 ///
-/// Methods take `&self` and may be called from any thread; those that move bytes run one after the other. The device's
-/// primary context is left current on the calling thread. Dropping an engine is [`Engine::close`] without the report.
+/// Methods take `&self` and may be called from any thread; moves run one after the other, in the order of asking, and
+/// visitors of requests beside them. The device's primary context is left current on the calling thread. Dropping an engine is [`Engine::close`] without the report.
 pub struct Engine {
     // In the order of dropping: models give back device memory and files, then the I/O threads end, then the context
     // goes, then the directory.
-    state: Mutex<State>,
-    operations: Operations,
+    monitor: Owned,
     /// The way between device and file.
     transfer: Arc<dyn Transfer>,
     /// Why that is not cuFile's, where it might have been.
@@ -106,8 +115,7 @@ impl Engine {
             None => (Arc::clone(&staged) as _, None),
         };
         Ok(Self {
-            state: Mutex::default(),
-            operations: Operations::default(),
+            monitor: Owned::default(),
             transfer,
             cufile_refusal,
             staged,
@@ -142,9 +150,16 @@ impl Engine {
         self.directory.reaped_orphans()
     }
 
-    /// What it holds. Moves nothing and waits for no operation.
+    /// What it holds. Moves nothing and waits for no operation. A forked child of the engine's process holds nothing: it
+    /// gets an empty status with a note that says so.
     #[must_use]
     pub fn status(&self) -> Status {
+        if let Err(refusal) = self.monitor.0.refuse_child() {
+            return Status {
+                notes: vec![refusal.to_string()],
+                ..Status::default()
+            };
+        }
         let mut notes = self.staged.pageable_reasons();
         notes.extend(self.context.last_note());
         notes.extend(
@@ -153,19 +168,22 @@ impl Engine {
                 .map(|reason| format!("cuFile is not used: {reason}")),
         );
         notes.extend(self.transfer.notes());
-        let state = self.state();
+        let (models, tiers, files) = {
+            let state = self.state();
+            let models = state.models.iter().filter(|model| !model.is_loading);
+            let files: Vec<_> = state.files.iter().filter_map(Weak::upgrade).collect();
+            (
+                models.map(model_status).collect(),
+                state.tier_bytes(),
+                files,
+            )
+        };
         Status {
-            models: state
-                .models
-                .iter()
-                .filter(|model| !model.is_loading)
-                .map(model_status)
-                .collect(),
-            tiers: state.tier_bytes(),
-            files: state
-                .files
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
+            models,
+            tiers,
+            // Without the lock: one of them may go with this very look.
+            files: files
+                .into_iter()
                 .map(|file| FileStatus {
                     path: file.path().to_owned(),
                     bytes: file.len(),
@@ -180,12 +198,19 @@ impl Engine {
         }
     }
 
-    /// Forgets a model: its device memory, RAM, maps, descriptors and files go, the latter with the last view.
+    /// Forgets a model: its device memory, RAM, maps, descriptors and files go, the latter with the last view. Requests of
+    /// it that run get [`Error::UnknownModel`] at their next step; a block that a visitor looks at is waited for.
     ///
     /// # Errors
     /// No such model, or the driver refuses to take memory back; the model is forgotten then, too.
     pub fn drop_model(&self, name: &str) -> Result<(), Error> {
-        let _operation = self.begin_release()?;
+        self.forget(&Stop::never(), name)
+    }
+
+    fn forget(&self, stop: &Stop, name: &str) -> Result<(), Error> {
+        let operation = self.begin_release(stop)?;
+        let blocks = self.state().find(name)?.block_ids();
+        self.wait_for_pins(&operation, &blocks)?;
         let model = {
             let mut state = self.state();
             let number = state.find(name)?.number;
@@ -199,9 +224,10 @@ impl Engine {
     /// # Errors
     /// The first thing that could not be given back; everything else is.
     pub fn close(self) -> Result<(), Error> {
+        // A forked child leaves everything to its parent.
+        self.monitor.0.refuse_child()?;
         let Self {
-            state,
-            operations: _,
+            monitor,
             transfer,
             cufile_refusal: _,
             staged,
@@ -210,7 +236,8 @@ impl Engine {
             directory,
             settings: _,
         } = self;
-        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = monitor.take_state().unwrap_or_default();
+        drop(monitor);
         let mut outcome = Ok(());
         for model in state.models {
             outcome = outcome.and(release(model));
@@ -224,8 +251,7 @@ impl Engine {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Commits are single assignments, so a state is whole also after a panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.monitor.0.lock()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::{
     Engine,
+    operation::Operation,
     reports::{FreeReport, Moved, Tier},
     state::{BlockId, State},
 };
 use crate::{
-    BlockFacts, Destination, Error, HostCopy, MemoryRequest, Plan, ShortTier, Shortfall, TierFacts,
-    memory, plan, transfer::FileRange,
+    BlockFacts, Destination, Error, Extent, HostCopy, MemoryRequest, Plan, ShortTier, Shortfall,
+    TierFacts, cancellation::Stop, memory, plan, transfer::FileRange,
 };
 
 impl Engine {
@@ -15,17 +16,27 @@ impl Engine {
     ///
     /// Blocks leave in a fixed order (E11): the model whose last request is the longest ago first, and within a model
     /// the most recently visited block first. A block's device memory is released only when its host copy is complete
-    /// (E23). On an error the blocks that have left stay away, the others stay where they are.
+    /// (E23). A block that a request's visitor looks at is waited for; no request gets in between. On an error the blocks
+    /// that have left stay away, the others stay where they are.
     ///
     /// # Errors
     /// No such model; no place in RAM or on the disk for what would go there (nothing has moved then); or a failing
-    /// device or file call.
+    /// device or file call. When something has left before that, [`Error::FreedLess`] tells what, and the cause.
     pub fn free_memory(
         &self,
         model: Option<&str>,
         request: MemoryRequest,
     ) -> Result<FreeReport, Error> {
-        let _operation = self.begin()?;
+        self.free(&Stop::never(), model, request)
+    }
+
+    pub(super) fn free(
+        &self,
+        stop: &Stop,
+        model: Option<&str>,
+        request: MemoryRequest,
+    ) -> Result<FreeReport, Error> {
+        let operation = self.begin(stop)?;
         let candidates = {
             let state = self.state();
             match model {
@@ -33,19 +44,57 @@ impl Engine {
                 None => state.leaving_order(None),
             }
         };
-        self.offload(&candidates, request)
+        let mut moves = Vec::new();
+        let outcome = self.offload_into(&operation, &candidates, request, &mut moves);
+        let report = |extent| FreeReport {
+            extent,
+            freed_bytes: moves.iter().map(|moved| moved.bytes).sum(),
+            moves: moves.clone(),
+        };
+        match outcome {
+            Ok(extent) => Ok(report(extent)),
+            Err(cause) if moves.is_empty() => Err(cause),
+            Err(cause) => Err(Error::FreedLess {
+                cause: Box::new(cause),
+                report: Box::new(report(Extent::Partial)),
+            }),
+        }
     }
 
-    /// Lets as many of `candidates` leave, in their order, as the request takes.
+    /// Lets as many of `candidates` leave, in their order, as the request takes; the bytes that left.
     pub(super) fn offload(
         &self,
+        operation: &Operation<'_>,
         candidates: &[BlockId],
         request: MemoryRequest,
-    ) -> Result<FreeReport, Error> {
-        let mut plan = self.plan(candidates, request)?;
-        if self.forget_cut_files(candidates, &plan)? {
-            plan = self.plan(candidates, request)?;
-        }
+    ) -> Result<u64, Error> {
+        let mut moves = Vec::new();
+        self.offload_into(operation, candidates, request, &mut moves)?;
+        Ok(moves.iter().map(|moved| moved.bytes).sum())
+    }
+
+    /// As [`Self::offload`]; `moves` tells what has left, also when an error ended it.
+    fn offload_into(
+        &self,
+        operation: &Operation<'_>,
+        candidates: &[BlockId],
+        request: MemoryRequest,
+        moves: &mut Vec<Moved>,
+    ) -> Result<Extent, Error> {
+        let plan = loop {
+            let plan = self.plan(candidates, request)?;
+            let leaving: Vec<BlockId> = plan
+                .moves
+                .iter()
+                .map(|each| candidates[each.index])
+                .collect();
+            // What was planned holds no longer when somebody was waited for, or a file turns out to be cut.
+            if !self.wait_for_pins(operation, &leaving)?
+                && !self.forget_cut_files(candidates, &plan)?
+            {
+                break plan;
+            }
+        };
         let stores = |destination| match destination {
             Destination::Release => false,
             Destination::Ram | Destination::File => true,
@@ -58,17 +107,13 @@ impl Engine {
             .moves
             .iter()
             .filter(|each| each.destination == Destination::File);
-        let mut reserved = self.reserve(to_files.map(|each| candidates[each.index]))?;
-        let mut moves = Vec::with_capacity(plan.moves.len());
+        let mut reserved = self.reserve(operation, to_files.map(|each| candidates[each.index]))?;
         for planned in &plan.moves {
+            operation.stop().check()?;
             let id = candidates[planned.index];
-            moves.push(self.leave(id, planned.destination, reserved.remove(&id))?);
+            moves.push(self.leave(operation, id, planned.destination, reserved.remove(&id))?);
         }
-        Ok(FreeReport {
-            extent: plan.extent,
-            freed_bytes: moves.iter().map(|moved| moved.bytes).sum(),
-            moves,
-        })
+        Ok(plan.extent)
     }
 
     /// A file that somebody cut must not make the device let go of the only good bytes (E22, E23): its copies of blocks on
@@ -78,7 +123,7 @@ impl Engine {
             .moves
             .iter()
             .filter(|each| each.destination == Destination::Release);
-        let mut forgot = false;
+        let mut forgotten = Vec::new();
         for planned in released {
             let mut state = self.state();
             let block = state.block(candidates[planned.index])?;
@@ -88,11 +133,10 @@ impl Engine {
             };
             let Some(copy) = copy else { continue };
             if copy.range.check_len().is_err() {
-                state.forget_copies_in(copy.range.file());
-                forgot = true;
+                forgotten.extend(state.forget_copies_in(copy.range.file()));
             }
         }
-        Ok(forgot)
+        Ok(!forgotten.is_empty())
     }
 
     fn plan(&self, candidates: &[BlockId], request: MemoryRequest) -> Result<Plan, Error> {
@@ -155,11 +199,12 @@ impl Engine {
 
     fn leave(
         &self,
+        operation: &Operation<'_>,
         id: BlockId,
         destination: Destination,
         reserved: Option<FileRange>,
     ) -> Result<Moved, Error> {
-        let stored = self.store(id, destination, reserved)?;
+        let stored = self.store(operation, id, destination, reserved)?;
         let bytes = self.release_block(id)?;
         let mut state = self.state();
         let to = state.block(id)?.tier().unwrap_or(Tier::Vram);

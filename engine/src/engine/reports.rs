@@ -64,7 +64,7 @@ pub struct Moved {
 }
 
 /// What the engine holds, without moving anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Every model, in load order.
     pub models: Vec<ModelStatus>,

@@ -1,7 +1,11 @@
 //! What is where. A host copy, where a block has one, is always current: whatever changes the device's bytes drops
 //! the host copies, so that "modified" needs no flag. At least one current copy of a loaded block exists at any time.
 
-use super::reports::{Tier, TierBytes};
+use super::{
+    reports::{Tier, TierBytes},
+    turn::TurnQueue,
+    workspace::Workspaces,
+};
 use crate::{
     Error, HostCopy, TransferPath,
     cuda::DeviceBuffer,
@@ -9,7 +13,10 @@ use crate::{
     spill::FileMap,
     transfer::{Checksums, DeviceSpan, FileRange, ModelFile, RamCopy},
 };
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    thread::ThreadId,
+};
 
 /// Every model, and the files that somebody still holds.
 #[derive(Default)]
@@ -17,6 +24,10 @@ pub(super) struct State {
     /// In load order.
     pub(super) models: Vec<Model>,
     pub(super) files: Vec<Weak<ModelFile>>,
+    pub(super) turns: TurnQueue,
+    /// Threads inside an operation, their visitors included.
+    pub(super) inside: Vec<ThreadId>,
+    pub(super) workspaces: Workspaces,
     next_number: u64,
     clock: u64,
 }
@@ -39,9 +50,18 @@ pub(super) struct Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        if let Some(file) = self.file.upgrade() {
-            file.abandon();
+        let mut files: Vec<Arc<ModelFile>> = self.file.upgrade().into_iter().collect();
+        for copy in self.blocks.iter().filter_map(|block| block.file.as_ref()) {
+            if !files
+                .iter()
+                .any(|file| Arc::ptr_eq(file, copy.range.file()))
+            {
+                files.push(Arc::clone(copy.range.file()));
+            }
         }
+        files.iter().for_each(|file| file.abandon());
+        self.blocks.clear();
+        files.iter().for_each(|file| file.discard_unused());
     }
 }
 
@@ -55,7 +75,18 @@ pub(super) struct Block {
     pub(super) file: Option<Arc<FileCopy>>,
     pub(super) path: Option<TransferPath>,
     pub(super) last_use: u64,
+    /// Visitors that look at it just now.
+    pub(super) pins: u32,
+    /// Walks that brought it in and still run: its host copies stay till then, so that sending it back writes nothing.
+    pub(super) claims: u32,
 }
+
+/// Host copies that nobody needs any more, the map before its file. Dropped without the lock: they take their time.
+pub(super) type HostCopies = (
+    Option<Arc<RamCopy>>,
+    Option<Arc<FileMap>>,
+    Option<Arc<FileCopy>>,
+);
 
 /// A block's contents in its file, and what to verify.
 pub(super) struct FileCopy {
@@ -108,19 +139,19 @@ impl Block {
     }
 
     /// Drops every host copy: the device's bytes are newer.
-    pub(super) fn invalidate_host_copies(&mut self) {
-        self.ram = None;
-        self.map = None;
-        self.file = None;
+    #[must_use]
+    pub(super) fn invalidate_host_copies(&mut self) -> HostCopies {
+        (self.ram.take(), self.map.take(), self.file.take())
     }
 
     /// Lets go of what a block on the device does not need: RAM and map (E31). A file copy stays, so that the next
     /// offload writes nothing (E10).
-    pub(super) fn settle_on_device(&mut self) {
-        if self.device.is_some() {
-            self.ram = None;
-            self.map = None;
+    #[must_use]
+    pub(super) fn settle_on_device(&mut self) -> HostCopies {
+        if self.device.is_none() {
+            return (None, None, None);
         }
+        (self.ram.take(), self.map.take(), None)
     }
 }
 
@@ -138,6 +169,10 @@ impl Model {
             .collect();
         loaded.sort_by_key(|block| std::cmp::Reverse((self.blocks[*block].last_use, *block)));
         loaded.into_iter().map(|block| self.id(block)).collect()
+    }
+
+    pub(super) fn block_ids(&self) -> Vec<BlockId> {
+        (0..self.blocks.len()).map(|block| self.id(block)).collect()
     }
 
     pub(super) fn id(&self, block: usize) -> BlockId {
@@ -240,14 +275,55 @@ impl State {
     }
 
     /// Forgets the copies in one file of blocks that are on the device; those that are only there keep their chance.
-    pub(super) fn forget_copies_in(&mut self, file: &Arc<ModelFile>) {
-        let blocks = self.models.iter_mut().flat_map(|model| &mut model.blocks);
-        for block in blocks.filter(|block| block.device.is_some()) {
-            let is_there = |copy: &Arc<FileCopy>| Arc::ptr_eq(copy.range.file(), file);
-            if block.file.as_ref().is_some_and(is_there) {
-                block.invalidate_host_copies();
+    #[must_use]
+    pub(super) fn forget_copies_in(&mut self, file: &Arc<ModelFile>) -> Vec<HostCopies> {
+        let is_there = |copy: &Arc<FileCopy>| Arc::ptr_eq(copy.range.file(), file);
+        self.models
+            .iter_mut()
+            .flat_map(|model| &mut model.blocks)
+            .filter(|block| block.device.is_some() && block.file.as_ref().is_some_and(is_there))
+            .map(Block::invalidate_host_copies)
+            .collect()
+    }
+
+    /// Ends the claims of one walk on blocks that it brought in, and takes what they kept of those that nobody else claims.
+    #[must_use]
+    pub(super) fn end_claims(&mut self, brought: &[BlockId]) -> Vec<HostCopies> {
+        let mut unneeded = Vec::new();
+        for id in brought {
+            // The model may have been dropped meanwhile.
+            let Ok(block) = self.block(*id) else { continue };
+            block.claims -= 1;
+            if block.claims == 0 {
+                unneeded.push(block.settle_on_device());
             }
         }
+        unneeded
+    }
+
+    /// Takes what any block on the device does not need, claimed or not.
+    #[must_use]
+    pub(super) fn settle_all(&mut self) -> Vec<HostCopies> {
+        self.models
+            .iter_mut()
+            .flat_map(|model| &mut model.blocks)
+            .map(Block::settle_on_device)
+            .collect()
+    }
+
+    pub(super) fn is_pinned(&self, id: BlockId) -> bool {
+        self.models
+            .iter()
+            .find(|model| model.number == id.model)
+            .is_some_and(|model| model.blocks[id.block].pins > 0)
+    }
+
+    /// Whether nobody dropped the model that had this number when it was found under `name`.
+    pub(super) fn still_has(&self, number: u64, name: &str) -> Result<(), Error> {
+        if self.models.iter().any(|model| model.number == number) {
+            return Ok(());
+        }
+        Err(Error::UnknownModel(name.to_owned()))
     }
 
     /// Bytes that the blocks' file copies take, padding included.

@@ -42,6 +42,7 @@ impl Engine {
     /// # Errors
     /// No such model or tensor, or the tensor is on the device only.
     pub fn map(&self, name: &str, tensor: &str) -> Result<TensorView, Error> {
+        self.monitor.0.refuse_child()?;
         let (layout, index, found) = {
             let state = self.state();
             let model = state.find(name)?;

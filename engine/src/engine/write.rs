@@ -1,8 +1,9 @@
 //! Changing a tensor on the device.
 
-use super::{Engine, request::others_then_own, state::BlockId};
+use super::{Engine, operation::Operation, request::others_then_own, state::BlockId};
 use crate::{
     Error, HostCopy,
+    cancellation::Stop,
     transfer::{Contents, DeviceSpan},
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,7 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 impl Engine {
     /// Overwrites a tensor's span on the device, as a training step or a patch would: brings its block in, then asks
     /// `contents` for the bytes from an offset on, window after window. Host copies become invalid, also for tensors
-    /// that share the bytes; views keep showing the old ones.
+    /// that share the bytes; views keep showing the old ones. A request's visitor that looks at the block is waited for;
+    /// nobody else's operation goes on before the write has ended.
     ///
     /// # Errors
     /// No such model or tensor; what a request can fail with while it brings the block in; the error of `contents`.
@@ -22,7 +24,17 @@ impl Engine {
         tensor: &str,
         contents: &mut Contents<'_>,
     ) -> Result<(), Error> {
-        let _operation = self.begin()?;
+        self.write(&Stop::never(), name, tensor, contents)
+    }
+
+    pub(super) fn write(
+        &self,
+        stop: &Stop,
+        name: &str,
+        tensor: &str,
+        contents: &mut Contents<'_>,
+    ) -> Result<(), Error> {
+        let mut operation = self.begin(stop)?;
         let (id, offset_bytes, span_bytes) = {
             let mut state = self.state();
             let found = state.find(name)?;
@@ -35,7 +47,12 @@ impl Engine {
             state.model(found.0.model)?.last_use = now;
             found
         };
-        let address = self.bring_in_alone(id)?;
+        let address = self.with_memory(&mut operation, |operation| {
+            self.state().still_has(id.model, name)?;
+            self.bring_in_alone(operation, id)
+        })?;
+        self.wait_for_pins(&operation, &[id])?;
+        let stop = self.stop_of_write(&operation, id)?;
         let target = DeviceSpan {
             address: address + offset_bytes,
             bytes: span_bytes,
@@ -43,11 +60,12 @@ impl Engine {
         let written = catch_unwind(AssertUnwindSafe(|| {
             // Writes that other streams still do to the block come before this one.
             self.context.synchronize()?;
-            self.staged.write_device(target, contents)
+            self.staged.write_device(target, contents, &stop)
         }));
         match written {
             Ok(Ok(())) => {
-                self.state().block(id)?.invalidate_host_copies();
+                let outdated = self.state().block(id)?.invalidate_host_copies();
+                drop(outdated);
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -62,7 +80,17 @@ impl Engine {
         }
     }
 
-    fn bring_in_alone(&self, id: BlockId) -> Result<u64, Error> {
+    /// Where the host has the old bytes a write can end at any time, as they count then. Where only the device has them,
+    /// a write that has begun has to go through (E38).
+    fn stop_of_write(&self, operation: &Operation<'_>, id: BlockId) -> Result<Stop, Error> {
+        if self.state().block(id)?.host_copy() != HostCopy::None {
+            return Ok(operation.stop().clone());
+        }
+        operation.stop().check()?;
+        Ok(Stop::never())
+    }
+
+    fn bring_in_alone(&self, operation: &Operation<'_>, id: BlockId) -> Result<u64, Error> {
         let (resident, bytes) = {
             let mut state = self.state();
             state.touch(id)?;
@@ -73,13 +101,13 @@ impl Engine {
             return Ok(span.address);
         }
         let buffer = self.allocate(
-            id.model,
+            operation,
             bytes,
             &|state| others_then_own(state, id.model),
             &mut 0,
         )?;
         let address = buffer.address();
-        self.load_block(id, buffer)?;
+        self.load_block(operation.stop(), id, buffer)?;
         Ok(address)
     }
 

@@ -71,6 +71,11 @@ impl SpillFile {
         self.bytes
     }
 
+    /// Whether it belongs to this process, which a forked child's does not.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.directory.is_ours()
+    }
+
     /// Takes space for a range that has none, before anything is written there (E25). A filesystem that cannot do so
     /// must at least have the space free now (F44).
     ///

@@ -7,13 +7,10 @@ use crate::{
     spill::{FileMap, SpillFile},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, btree_map::Entry},
     fs::File,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// `bytes` with the padding that they take in a file (E19).
@@ -26,9 +23,18 @@ pub(crate) struct ModelFile {
     /// Dropped before the file.
     attachment: Attachment,
     file: SpillFile,
-    /// Taken out only after the range was discarded, so that a range is never punched under its next contents.
-    used: Mutex<BTreeSet<usize>>,
-    abandoned: AtomicBool,
+    uses: Mutex<Uses>,
+}
+
+#[derive(Default)]
+struct Uses {
+    /// Offset and bytes, with padding, of each block's range. Taken out only after the range was discarded, so that a range
+    /// is never punched under its next contents.
+    ranges: BTreeMap<usize, (u64, u64)>,
+    /// Its model goes, and all of its ranges with it: their space returns at once.
+    abandoned: bool,
+    /// Its model is gone: it goes with the last range.
+    without_model: bool,
 }
 
 impl ModelFile {
@@ -36,15 +42,42 @@ impl ModelFile {
         Self {
             attachment: Attachment::default(),
             file,
-            used: Mutex::default(),
-            abandoned: AtomicBool::new(false),
+            uses: Mutex::default(),
         }
     }
 
-    /// Nothing will be written to it again: space returns with the file, not range by range. Punching holes waits for the
-    /// disk, 2.6 ms each on ext4, and a model has hundreds of ranges.
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its ranges are about to go, all but those that views hold: space returns with the file or by
+    /// [`Self::discard_unused`], not range by range. Punching holes waits for the disk, 2.6 ms each on ext4, and a
+    /// model has hundreds of ranges.
     pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
+        if self.file.is_ours() {
+            self.uses().abandoned = true;
+        }
+    }
+
+    /// Gives the space back of everything that no range holds, as views may keep the file for long.
+    pub(crate) fn discard_unused(&self) {
+        if !self.file.is_ours() {
+            return;
+        }
+        let mut uses = self.uses();
+        (uses.abandoned, uses.without_model) = (false, true);
+        let mut held: Vec<(u64, u64)> = uses.ranges.values().copied().collect();
+        if held.is_empty() {
+            return;
+        }
+        held.sort_unstable();
+        held.push((self.file.len(), 0));
+        let mut at = 0;
+        for (offset, bytes) in held {
+            // Space that cannot be given back now is given back with the file.
+            let _ = self.file.discard(at, offset - at);
+            at = offset + bytes;
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -91,14 +124,10 @@ impl FileRange {
         offset: u64,
         bytes: u64,
     ) -> Result<Option<Self>, Error> {
-        let is_free = file
-            .used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(block);
-        if !is_free {
-            return Ok(None);
-        }
+        match file.uses().ranges.entry(block) {
+            Entry::Occupied(_) => return Ok(None),
+            Entry::Vacant(free) => free.insert((offset, padded_bytes(bytes))),
+        };
         let range = Self {
             file: Arc::clone(file),
             block,
@@ -163,17 +192,22 @@ impl FileRange {
 
 impl Drop for FileRange {
     fn drop(&mut self) {
-        if !self.file.abandoned.load(Ordering::Relaxed) {
-            // Space that cannot be given back now is given back with the file.
-            let _ = self
-                .file
-                .file
-                .discard(self.offset, padded_bytes(self.bytes));
+        let file = &self.file;
+        if !file.file.is_ours() {
+            // Whoever held the lock when this child was forked does not run in it.
+            return;
         }
-        self.file
-            .used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.block);
+        {
+            let mut uses = file.uses();
+            let is_last = uses.without_model && uses.ranges.len() == 1;
+            if uses.abandoned || is_last {
+                // Its space returns with that of others.
+                uses.ranges.remove(&self.block);
+                return;
+            }
+        }
+        // Space that cannot be given back now is given back with the file.
+        let _ = file.file.discard(self.offset, self.file_bytes());
+        file.uses().ranges.remove(&self.block);
     }
 }

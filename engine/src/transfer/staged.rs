@@ -119,6 +119,7 @@ impl Staged {
         mut address: DeviceAddress,
         out: &mut [u8],
     ) -> Result<(), Error> {
+        self.workers.refuse_child()?;
         let mut lane = self.lanes.get(0);
         for window in out.chunks_mut(self.slot_len()) {
             window.copy_from_slice(lane.download(address, window.len())?);
@@ -132,10 +133,12 @@ impl Staged {
         &self,
         to: DeviceSpan,
         contents: &mut Contents<'_>,
+        stop: &Stop,
     ) -> Result<(), Error> {
         let mut lane = self.lanes.get(0);
         let mut offset = 0;
         while offset < to.bytes {
+            stop.check()?;
             let len = (to.bytes - offset).min(self.slot_bytes) as usize;
             let window = &mut lane.slot()?[..len];
             // What `contents` leaves out must not be what the slot carried before.

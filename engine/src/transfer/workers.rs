@@ -128,6 +128,19 @@ impl Workers {
         Ok(workers)
     }
 
+    /// Refuses a forked child, which has neither the threads nor, perhaps, who holds a lane.
+    ///
+    /// # Errors
+    /// [`Error::OtherProcess`].
+    pub(super) fn refuse_child(&self) -> Result<(), Error> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        Err(Error::OtherProcess {
+            opened_by: self.process,
+        })
+    }
+
     /// Runs `task(thread, chunk)` for the chunks 0 to `chunks` − 1 and returns when no thread works on them any more. The first
     /// error stops chunks that have not begun; a panic is such an error, and the thread lives on (E29).
     ///

@@ -96,12 +96,13 @@ fn filled(
     contents: &[u8],
 ) -> Result<DeviceBuffer, String> {
     let buffer = DeviceBuffer::new(context, contents.len() as u64).map_err(text)?;
+    let mut given = |offset: u64, out: &mut [u8]| {
+        let start = offset as usize;
+        out.copy_from_slice(&contents[start..start + out.len()]);
+        Ok(())
+    };
     staged
-        .write_device(span(&buffer), &mut |offset, out: &mut [u8]| {
-            let start = offset as usize;
-            out.copy_from_slice(&contents[start..start + out.len()]);
-            Ok(())
-        })
+        .write_device(span(&buffer), &mut given, &Stop::never())
         .map_err(text)?;
     Ok(buffer)
 }
