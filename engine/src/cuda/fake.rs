@@ -126,6 +126,23 @@ impl FakeDriver {
         self.with(|board| board.calls.get(name).copied().unwrap_or(0))
     }
 
+    /// Device memory as another library in the process sees it: out of it, or `None` where there is none.
+    pub(crate) fn peek(address: u64, len: usize) -> Option<Vec<u8>> {
+        board()
+            .as_mut()?
+            .find(address, len)
+            .map(|bytes| bytes.to_vec())
+    }
+
+    /// Into it; `false` where there is none.
+    pub(crate) fn poke(address: u64, contents: &[u8]) -> bool {
+        board()
+            .as_mut()
+            .and_then(|board| board.find(address, contents.len()))
+            .map(|bytes| bytes.copy_from_slice(contents))
+            .is_some()
+    }
+
     pub(crate) fn violations(&self) -> Vec<String> {
         self.with(|board| board.violations.clone())
     }

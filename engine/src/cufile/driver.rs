@@ -107,22 +107,22 @@ impl Driver {
         let _ = self.lost.set(reason.to_owned());
     }
 
-    /// Whether it may still be called, and whether anybody keeps it open. Once it was closed, handles of before mean
+    /// Whether it still keeps what it gave out, so that this can be given back. Once it was closed, handles of before mean
     /// nothing any more (transfers with them fail with 5027, also when it is open again), and registering another one
     /// would open it behind the back of whoever closed it (F33; both seen with version 1.15).
     pub(crate) fn is_open(&self) -> bool {
-        if self.usable().is_err() {
+        if std::process::id() != self.process {
             return false;
         }
+        let Some(use_count) = self.symbols.use_count else {
+            return self.lost.get().is_none();
+        };
         // SAFETY: no arguments; the library stays loaded.
-        let is_closed = self
-            .symbols
-            .use_count
-            .is_some_and(|count| unsafe { count() } <= 0);
-        if is_closed {
+        let is_open = unsafe { use_count() } > 0;
+        if !is_open {
             self.lose("the cuFile driver was closed by somebody else in this process");
         }
-        !is_closed
+        is_open
     }
 }
 

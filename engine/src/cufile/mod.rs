@@ -19,11 +19,15 @@
 mod answer;
 mod code;
 mod driver;
+#[cfg(test)]
+pub(crate) mod fake;
 mod handle;
 mod mode;
 mod raw;
 mod registration;
 mod symbols;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use answer::Failure;
 pub(crate) use code::Reach;

@@ -9,6 +9,8 @@
 
 mod health;
 mod probe;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Checksums, DeviceSpan, FileRange, ModelFile, Staged, StoredSpan, Traffic, Transfer,
