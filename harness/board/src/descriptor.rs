@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// An open file, closed when dropped.
 #[derive(Debug)]
-pub(crate) struct Descriptor(ManuallyDrop<OwnedFd>);
+pub struct Descriptor(ManuallyDrop<OwnedFd>);
 
 impl From<OwnedFd> for Descriptor {
     fn from(descriptor: OwnedFd) -> Descriptor {

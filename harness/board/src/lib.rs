@@ -32,6 +32,7 @@ mod window;
 
 pub use board::{Board, BoardConfig, BoardDevice};
 pub use cufile::{CufileCount, CufileDirection, CufilePath, CufileUse};
+pub use descriptor::Descriptor;
 pub use error::BoardError;
 pub use layout::{
     ADDRESS_BASE, ALLOCATION_UNIT_BYTES, DEVICE_REGION_BYTES, MAX_CUFILE_USERS, MAX_DEVICES,
