@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod bench;
 pub mod data;
+pub mod mapped;
 pub mod models;
 pub mod oom;
 pub mod real;
@@ -23,6 +24,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         repeat::cases(),
         absence::cases(),
         data::cases(),
+        mapped::cases(),
         real::cases()?,
     ]
     .concat())

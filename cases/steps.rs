@@ -1,7 +1,9 @@
 //! Words for writing cases: steps and settings as they are said in the families.
 
 use spillproof_harness::{
+    attack::Attack,
     case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step},
+    lanes::{Lane, Moment},
     world::World,
 };
 use spillproof_protocol::{Capability, ErrorKind, Fill, Tier};
@@ -192,6 +194,62 @@ pub fn ballast_leaves(leave_bytes: u64) -> Step {
 #[must_use]
 pub fn release_ballast() -> Step {
     ok(Action::ReleaseBallast)
+}
+
+/// Keeps a view of a tensor's host copy.
+#[must_use]
+pub fn hold(model: &str, tensor: &str, view: &str) -> Step {
+    ok(Action::Hold {
+        model: model.into(),
+        tensor: tensor.into(),
+        view: view.into(),
+    })
+}
+
+/// Reads what a view shows.
+#[must_use]
+pub fn read_held(view: &str) -> Step {
+    ok(Action::ReadHeld { view: view.into() })
+}
+
+/// Lets go of a view.
+#[must_use]
+pub fn release(view: &str) -> Step {
+    ok(Action::Release { view: view.into() })
+}
+
+/// Somebody does something to the offload files.
+#[must_use]
+pub fn attack(attack: Attack) -> Step {
+    ok(Action::Attack(attack))
+}
+
+/// Lanes of steps beside each other.
+#[must_use]
+pub fn together(lanes: impl IntoIterator<Item = Vec<Step>>) -> Step {
+    let lanes = lanes.into_iter().map(|steps| Lane { steps });
+    ok(Action::Together(lanes.collect()))
+}
+
+/// A lane goes on when this has come.
+#[must_use]
+pub fn wait(moment: Moment) -> Step {
+    ok(Action::Wait(moment))
+}
+
+/// Asks for the end of what a lane has asked last.
+#[must_use]
+pub fn cancel(lane: usize) -> Step {
+    ok(Action::Cancel { lane })
+}
+
+/// The step may also fail with this kind.
+#[must_use]
+pub fn or_fails(step: Step, kind: ErrorKind) -> Step {
+    Step {
+        expect: Expect::OkOrError(kind),
+        ..step
+    }
 }
 
 /// A number of MiB as the fraction of a GiB that settings take.

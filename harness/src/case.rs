@@ -2,7 +2,11 @@
 
 pub use crate::gpu::{CuFile, CuFileFault, Gpu};
 
-use crate::world::{Event, World};
+use crate::{
+    attack::Attack,
+    lanes::{Lane, Moment},
+    world::{Event, World},
+};
 use spillproof_protocol::{
     Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier, TransferPath,
 };
@@ -151,6 +155,36 @@ pub enum Action {
     ReleaseBallast,
     /// Something happens around the subject, or to it.
     World(Event),
+    /// Keep a view of a tensor's host copy.
+    Hold {
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// What the case calls the view.
+        view: String,
+    },
+    /// Digest what a view shows: the bytes of the moment when it was taken.
+    ReadHeld {
+        /// The view.
+        view: String,
+    },
+    /// Let go of a view.
+    Release {
+        /// The view.
+        view: String,
+    },
+    /// Somebody does something to the offload files.
+    Attack(Attack),
+    /// Lanes of steps beside each other; what is read around the step is around all of them.
+    Together(Vec<Lane>),
+    /// A lane waits.
+    Wait(Moment),
+    /// A lane asks for the end of what another one has asked last.
+    Cancel {
+        /// The other lane, from 0.
+        lane: usize,
+    },
 }
 
 /// How much `free_memory` asks for. Relative amounts are resolved when the step runs.
@@ -251,6 +285,17 @@ impl Action {
             Self::Ballast { leave_bytes } => format!("ballast leaves {leave_bytes}"),
             Self::ReleaseBallast => "ballast released".into(),
             Self::World(event) => event.to_string(),
+            Self::Hold {
+                model,
+                tensor,
+                view,
+            } => format!("hold {model}.{tensor} as {view}"),
+            Self::ReadHeld { view } => format!("read_held {view}"),
+            Self::Release { view } => format!("release {view}"),
+            Self::Attack(attack) => format!("attack: {attack}"),
+            Self::Together(lanes) => format!("{} lanes together", lanes.len()),
+            Self::Wait(moment) => format!("wait until {moment}"),
+            Self::Cancel { lane } => format!("cancel lane {lane}"),
         }
     }
 }

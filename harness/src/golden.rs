@@ -4,7 +4,8 @@
 //! ran short, what exactly was resident: drivers differ in how much they keep for themselves.
 
 use crate::{
-    case::Action,
+    case::{Action, Expect},
+    lanes::Lane,
     observation::{Outcome, Run, StepRecord},
 };
 use spillproof_protocol::{Digest, FreeMemoryReply, Tier};
@@ -24,11 +25,17 @@ pub fn render(run: &Run) -> String {
     let mut listed = Vec::new();
     let mut short = false;
     for step in run.lives().flat_map(Run::judged_steps) {
-        let came_back = match &step.outcome {
-            Outcome::Freed(reply) if short => freed_after_shortage(reply),
-            other => outcome(other),
+        let came_back = match (&step.expect, &step.outcome) {
+            (Expect::OkOrError(kind), _) => format!("ok or error {kind}"),
+            (Expect::Ok | Expect::Error(_), Outcome::Freed(reply)) if short => {
+                freed_after_shortage(reply)
+            }
+            (Expect::Ok | Expect::Error(_), other) => outcome(other),
         };
         let _ = writeln!(text, "{}: {came_back}", step.action.label());
+        if let Action::Together(lanes) = &step.action {
+            text.push_str(&abreast(lanes));
+        }
         short |= ran_short(step);
         if let Some(digests) = digests(step)
             && !listed.contains(&digests)
@@ -39,6 +46,28 @@ pub fn render(run: &Run) -> String {
                     let _ = writeln!(text, "  {tensor} {digest:.16}");
                 }
             }
+        }
+    }
+    text
+}
+
+/// What lanes had to do; what came back from each depends on the order in which they were served.
+fn abreast(lanes: &[Lane]) -> String {
+    let mut text = String::new();
+    for (index, lane) in lanes.iter().enumerate() {
+        let mut steps = lane.steps.iter().peekable();
+        while let Some(step) = steps.next() {
+            let mut times = 1;
+            while steps.next_if(|next| *next == step).is_some() {
+                times += 1;
+            }
+            let allowed = match &step.expect {
+                Expect::Ok => "ok".to_owned(),
+                Expect::Error(kind) => format!("error {kind}"),
+                Expect::OkOrError(kind) => format!("ok or error {kind}"),
+            };
+            let label = step.action.label();
+            let _ = writeln!(text, "  lane {index}: {times} × {label}: {allowed}");
         }
     }
     text
@@ -83,6 +112,7 @@ fn digests(step: &StepRecord) -> Option<&BTreeMap<String, Digest>> {
         | Outcome::Held(_)
         | Outcome::Viewed(_)
         | Outcome::Killed(_)
+        | Outcome::Together(_)
         | Outcome::Failed(_)
         | Outcome::Misbehaved(_)
         | Outcome::NotRun => None,
@@ -98,6 +128,7 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::Held(_) => "ok, held".into(),
         Outcome::Viewed(digest) => format!("ok, {digest:.16}"),
         Outcome::Killed(_) => "ended".into(),
+        Outcome::Together(_) => "all answered".into(),
         Outcome::Failed(error) => format!("error {}", error.kind),
         Outcome::Misbehaved(_) => "misbehaved".into(),
         Outcome::NotRun => "not run".into(),

@@ -1,5 +1,6 @@
 //! Test harness for GPU memory offload engines: supervision, probes, invariants, verdicts.
 
+pub mod attack;
 pub mod ballast;
 pub mod case;
 pub mod crash;
@@ -8,6 +9,7 @@ pub mod error;
 pub mod golden;
 pub mod gpu;
 pub mod invariants;
+pub mod lanes;
 mod lives;
 pub mod model_file;
 pub mod observation;

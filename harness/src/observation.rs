@@ -121,6 +121,42 @@ pub struct StepRecord {
     pub justified_bytes: u64,
 }
 
+/// One step of a lane as it happened.
+#[derive(Clone, Debug)]
+pub struct LaneStep {
+    /// The lane, from 0.
+    pub lane: usize,
+    /// Its place in the lane, from 1.
+    pub number: usize,
+    /// What was done.
+    pub action: Action,
+    /// What had to come back.
+    pub expect: Expect,
+    /// What came back.
+    pub outcome: Outcome,
+    /// How long the call took.
+    pub wall: Duration,
+    /// What every tensor of its model has to contain.
+    pub expected: BTreeMap<String, Digest>,
+}
+
+/// A step of the run or of one of its lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Act<'a> {
+    /// The step that it is, or is part of.
+    pub step: &'a StepRecord,
+    /// Its own part, in a lane.
+    pub lane: Option<&'a LaneStep>,
+    /// What was done.
+    pub action: &'a Action,
+    /// What had to come back.
+    pub expect: &'a Expect,
+    /// What came back.
+    pub outcome: &'a Outcome,
+    /// What every tensor of its model has to contain.
+    pub expected: &'a BTreeMap<String, Digest>,
+}
+
 /// What came back from a call.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -136,6 +172,8 @@ pub enum Outcome {
     Held(u64),
     /// What a held view shows was digested.
     Viewed(Digest),
+    /// Everything that lanes asked was answered: what, in the order of the answers.
+    Together(Vec<LaneStep>),
     /// A typed error.
     Failed(ErrorReply),
     /// The process was sent a signal, as the case asked for.
@@ -174,13 +212,80 @@ impl Outcome {
             | Self::ReadBack(_)
             | Self::Held(_)
             | Self::Viewed(_)
-            | Self::Killed(_) => true,
+            | Self::Killed(_)
+            | Self::Together(_) => true,
             Self::Failed(_) | Self::Misbehaved(_) | Self::NotRun => false,
         }
     }
 }
 
+impl Run {
+    /// Every step, and for lanes each of theirs.
+    pub fn acts(&self) -> impl Iterator<Item = Act<'_>> {
+        self.steps.iter().flat_map(StepRecord::acts)
+    }
+}
+
+impl Act<'_> {
+    /// What is done, by whichever process.
+    #[must_use]
+    pub fn done(&self) -> &Action {
+        match self.lane {
+            None => self.step.done(),
+            Some(lane) => &lane.action,
+        }
+    }
+
+    /// `step 3 (free all 1e30)`, with the lane where there is one.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let step = self.step.place();
+        match self.lane {
+            None => step,
+            Some(lane) => {
+                let (at, number) = (lane.lane, lane.number);
+                format!("{step}, lane {at}, {number} ({})", self.action.label())
+            }
+        }
+    }
+}
+
 impl StepRecord {
+    /// The step itself, or what its lanes did.
+    #[must_use]
+    pub fn acts(&self) -> Vec<Act<'_>> {
+        match &self.outcome {
+            Outcome::Together(lanes) => {
+                let act = |lane| Act {
+                    step: self,
+                    lane: Some(lane),
+                    action: &lane.action,
+                    expect: &lane.expect,
+                    outcome: &lane.outcome,
+                    expected: &lane.expected,
+                };
+                lanes.iter().map(act).collect()
+            }
+            Outcome::Done
+            | Outcome::Freed(_)
+            | Outcome::Served(_)
+            | Outcome::ReadBack(_)
+            | Outcome::Held(_)
+            | Outcome::Viewed(_)
+            | Outcome::Failed(_)
+            | Outcome::Killed(_)
+            | Outcome::Misbehaved(_)
+            | Outcome::NotRun => vec![Act {
+                step: self,
+                lane: None,
+                action: &self.action,
+                expect: &self.expect,
+                outcome: &self.outcome,
+                expected: &self.expected,
+            }],
+        }
+    }
+
     /// `step 3 (free all 1e30)`.
     #[must_use]
     pub fn place(&self) -> String {

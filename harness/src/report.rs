@@ -160,6 +160,10 @@ fn came_back(outcome: &Outcome) -> String {
                 .map_or_else(|| "it lives on".into(), |exit| exit.to_string()),
             killed.wall
         ),
+        Outcome::Together(steps) => {
+            let failed = steps.iter().filter(|step| !step.outcome.is_success());
+            format!("{} answers, {} errors", steps.len(), failed.count())
+        }
         Outcome::Failed(error) => format!("error {}: {}", error.kind, error.message),
         Outcome::Misbehaved(finding) => finding.to_string(),
         Outcome::NotRun => "not run".into(),

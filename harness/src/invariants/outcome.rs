@@ -5,32 +5,40 @@
 
 use crate::{
     case::{Action, Expect},
-    observation::{Outcome, Phase, Run, StepRecord},
+    observation::{Act, Outcome, Phase, Run},
     subject::Finding,
 };
+use std::collections::BTreeMap;
 
 /// Steps that are work, as opposed to management of memory.
-fn is_work(step: &StepRecord) -> bool {
-    match step.action {
+fn is_work(act: &Act<'_>) -> bool {
+    match act.action {
         Action::Load { .. } | Action::Request { .. } | Action::Modify { .. } => true,
         Action::Free { .. }
         | Action::ReadBack { .. }
         | Action::Drop { .. }
         | Action::Ballast { .. }
         | Action::ReleaseBallast
-        | Action::World(_) => false,
+        | Action::World(_)
+        | Action::Hold { .. }
+        | Action::ReadHeld { .. }
+        | Action::Release { .. }
+        | Action::Attack(_)
+        | Action::Together(_)
+        | Action::Wait(_)
+        | Action::Cancel { .. } => false,
     }
 }
 
 /// Work succeeds once nothing stands in its way, and every call ends within its bound.
 pub(super) fn progress(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
-    for step in &run.steps {
-        match (&step.expect, &step.outcome) {
-            (Expect::Ok, Outcome::Failed(error)) if is_work(step) => {
+    for act in run.acts() {
+        match (act.expect, act.outcome) {
+            (Expect::Ok, Outcome::Failed(error)) if is_work(&act) => {
                 wrong.push(format!(
                     "{}: {}: {}",
-                    step.place(),
+                    act.place(),
                     error.kind,
                     error.message
                 ));
@@ -38,12 +46,12 @@ pub(super) fn progress(run: &Run) -> Vec<String> {
             (_, Outcome::Misbehaved(Finding::Hang { .. })) => {
                 wrong.push(format!(
                     "{}: no answer within {:?}",
-                    step.place(),
+                    act.place(),
                     run.case.limits.call
                 ));
             }
-            (Expect::Ok, Outcome::Misbehaved(finding)) if step.phase == Phase::SecondRound => {
-                wrong.push(format!("{}: {finding}", step.place()));
+            (Expect::Ok, Outcome::Misbehaved(finding)) if act.step.phase == Phase::SecondRound => {
+                wrong.push(format!("{}: {finding}", act.place()));
             }
             _ => {}
         }
@@ -58,10 +66,7 @@ pub(super) fn progress(run: &Run) -> Vec<String> {
 pub(super) fn typed(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     let opened = std::iter::once(("open".to_owned(), &run.case.open, &run.open));
-    let steps = run
-        .steps
-        .iter()
-        .map(|step| (step.place(), &step.expect, &step.outcome));
+    let steps = run.acts().map(|act| (act.place(), act.expect, act.outcome));
     for (place, expect, outcome) in opened.chain(steps) {
         match (expect, outcome) {
             (_, Outcome::Misbehaved(finding)) => wrong.push(format!("{place}: {finding}")),
@@ -89,6 +94,7 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
             | Outcome::Held(_)
             | Outcome::Viewed(_)
             | Outcome::Killed(_)
+            | Outcome::Together(_)
             | Outcome::NotRun => wrong.push(format!("{verb}: an answer that does not fit")),
         }
     }
@@ -108,9 +114,8 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     let opened = std::iter::once(("open".to_owned(), false, &run.case.open, &run.open));
     let steps = run
-        .steps
-        .iter()
-        .map(|step| (step.place(), is_work(step), &step.expect, &step.outcome));
+        .acts()
+        .map(|act| (act.place(), is_work(&act), act.expect, act.outcome));
     for (place, work, expect, outcome) in opened.chain(steps) {
         match (expect, outcome) {
             (Expect::Error(expected), outcome) if outcome.is_success() => {
@@ -125,6 +130,24 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
                 ));
             }
             _ => {}
+        }
+    }
+    wrong.extend(handles_given_twice(run));
+    wrong
+}
+
+/// A handle names one view, for the subject's whole life.
+fn handles_given_twice(run: &Run) -> Vec<String> {
+    let mut given = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for act in run.acts() {
+        if let Outcome::Held(handle) = act.outcome
+            && let Some(first) = given.insert(*handle, act.place())
+        {
+            wrong.push(format!(
+                "{}: the handle {handle} was given before, in {first}",
+                act.place()
+            ));
         }
     }
     wrong

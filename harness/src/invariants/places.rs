@@ -2,22 +2,19 @@
 //! subject's word for a destination.
 
 use crate::{
+    case::Action,
     invariants::memory::anon_shared_bytes,
     observation::{Run, StepRecord, total},
     probe::{FileKind, FilesReading},
 };
 use spillproof_protocol::{FreeMemoryReply, Tier};
-use std::path::Path;
 
 /// What may come and go beside the tensors: allocator arenas, lock files, rounding to blocks of a filesystem.
 const OTHER_BYTES: u64 = 1 << 20;
 
 /// Destinations that what is seen contradicts.
-pub(super) fn contradicted(
-    step: &StepRecord,
-    reply: &FreeMemoryReply,
-    offload_dir: &Path,
-) -> Vec<String> {
+pub(super) fn contradicted(run: &Run, step: &StepRecord, reply: &FreeMemoryReply) -> Vec<String> {
+    let offload_dir = &run.offload_dir;
     let bytes_to = |tier: Tier| -> u64 {
         let moves = reply.moves.iter().filter(|one| one.to == tier);
         total(moves.map(|one| one.bytes))
@@ -36,7 +33,8 @@ pub(super) fn contradicted(
         ));
     }
     let stored = allocated_bytes(&step.after.offload_files);
-    if in_files > stored + OTHER_BYTES {
+    // What somebody took out of the directory may still be open.
+    if in_files > stored + OTHER_BYTES && !attacked_before(run, step) {
         wrong.push(format!(
             "{in_files} bytes are said to be in files, the offload directory holds {stored}"
         ));
@@ -62,7 +60,7 @@ pub(super) fn contradicted(
 pub(super) fn rewritten_in_place(run: &Run) -> Option<String> {
     run.judged_steps().find_map(|step| {
         let (before, after) = (step.status_before.as_ref()?, step.status_after.as_ref()?);
-        if before.written_bytes != after.written_bytes {
+        if before.written_bytes != after.written_bytes || holds_attack(step) {
             return None;
         }
         let entries = step.after.offload_files.entries.iter();
@@ -102,6 +100,17 @@ pub(super) fn files_although_off(run: &Run) -> Option<String> {
             )
         })
     })
+}
+
+/// Whether the harness itself changed files in the step.
+fn holds_attack(step: &StepRecord) -> bool {
+    let mut acts = step.acts().into_iter();
+    acts.any(|act| matches!(act.action, Action::Attack(_)))
+}
+
+fn attacked_before(run: &Run, step: &StepRecord) -> bool {
+    let mut earlier = run.steps.iter().filter(|one| one.number < step.number);
+    earlier.any(holds_attack)
 }
 
 fn allocated_bytes(files: &FilesReading) -> u64 {

@@ -12,7 +12,6 @@ use crate::{
     observation::{Outcome, Run, StepRecord, total},
 };
 use spillproof_protocol::{Extent, FreeMemoryReply, RequestedBytes, Tier};
-use std::path::Path;
 
 /// Bytes by which one release may differ from the device's account: the allocation units of the
 /// emulated and of the real driver.
@@ -44,7 +43,7 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
             Outcome::Freed(reply),
         ) = (&step.action, &step.expect, &step.outcome)
         {
-            let found = freed(step, *bytes, model.as_deref(), to, reply, &run.offload_dir);
+            let found = freed(run, step, *bytes, model.as_deref(), to, reply);
             wrong.extend(
                 found
                     .into_iter()
@@ -61,6 +60,7 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
             ));
         }
     }
+    wrong.extend(freed_in_lanes(run));
     wrong.extend(unjustified_writes(run));
     wrong.extend(unjustified_reports(run));
     wrong.extend(places::rewritten_in_place(run));
@@ -68,13 +68,43 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
     wrong
 }
 
+/// In lanes only the answer itself can be judged: what is loaded before and after belongs to all of them.
+fn freed_in_lanes(run: &Run) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for act in run.acts().filter(|act| act.lane.is_some()) {
+        let (Action::Free { to, .. }, Outcome::Freed(reply)) = (act.action, act.outcome) else {
+            continue;
+        };
+        let (freed, moved) = (
+            reply.freed_bytes,
+            total(reply.moves.iter().map(|one| one.bytes)),
+        );
+        if moved != freed {
+            wrong.push(format!(
+                "{}: freed_bytes is {freed}, its moves add up to {moved}",
+                act.place()
+            ));
+        }
+        if (reply.extent == Extent::Nothing) != (freed == 0) {
+            wrong.push(format!(
+                "{}: extent is {}, but {freed} bytes were freed",
+                act.place(),
+                reply.extent
+            ));
+        }
+        let elsewhere = destinations(to, reply).into_iter();
+        wrong.extend(elsewhere.map(|message| format!("{}: {message}", act.place())));
+    }
+    wrong
+}
+
 fn freed(
+    run: &Run,
     step: &StepRecord,
     amount: Amount,
     scope: Option<&str>,
     to: &Destinations,
     reply: &FreeMemoryReply,
-    offload_dir: &Path,
 ) -> Vec<String> {
     let Some((before, after)) = step.loaded_bytes(scope) else {
         return vec!["no status before or after".into()];
@@ -142,7 +172,7 @@ fn freed(
         );
     }
     wrong.extend(destinations(to, reply));
-    wrong.extend(places::contradicted(step, reply, offload_dir));
+    wrong.extend(places::contradicted(run, step, reply));
     wrong
 }
 

@@ -71,7 +71,8 @@ pub fn files(directory: &Path) -> Result<FilesReading, ProbeError> {
             source,
         };
         let listing = match fs::read_dir(&path) {
-            Err(error) if vanished(&error) && inside != Path::new("") => continue,
+            // An attack may have closed it; that it is there is told.
+            Err(error) if is_withheld(&error) && inside != Path::new("") => continue,
             listing => listing.map_err(unreadable)?,
         };
         for entry in listing {
@@ -98,6 +99,10 @@ pub fn files(directory: &Path) -> Result<FilesReading, ProbeError> {
         }
     }
     Ok(reading)
+}
+
+fn is_withheld(error: &io::Error) -> bool {
+    vanished(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn vanished(error: &io::Error) -> bool {

@@ -3,13 +3,15 @@
 use super::session::{Session, Stop};
 use crate::{
     case::{Action, Amount},
+    error::HarnessError,
     observation::{Outcome, total},
     subject::{CallOutcome, Finding},
 };
 use serde::de::DeserializeOwned;
 use spillproof_protocol::{
-    FreeMemoryArgs, HelloReply, LoadArgs, ModelArgs, ModifyArgs, NoArgs, OpenReply, Request,
-    RequestArgs, RequestedBytes, StatusReply,
+    Done, FreeMemoryArgs, HandleArgs, HelloReply, HoldArgs, HoldReply, LoadArgs, LoadReply,
+    ModelArgs, ModifyArgs, NoArgs, OpenReply, ReadBackReply, ReadHeldReply, Request, RequestArgs,
+    RequestedBytes, StatusReply,
 };
 
 impl Session<'_> {
@@ -66,8 +68,25 @@ impl Session<'_> {
             }
             Action::ReadBack { model } => Request::ReadBack(ModelArgs { model }),
             Action::Drop { model } => Request::Drop(ModelArgs { model }),
-            Action::Ballast { .. } | Action::ReleaseBallast | Action::World(_) => return Ok(None),
+            Action::Hold { model, tensor, .. } => Request::Hold(HoldArgs { model, tensor }),
+            Action::ReadHeld { view } => Request::ReadHeld(self.handle(&view)?),
+            Action::Release { view } => Request::Release(self.handle(&view)?),
+            Action::Ballast { .. }
+            | Action::ReleaseBallast
+            | Action::World(_)
+            | Action::Attack(_)
+            | Action::Together(_)
+            | Action::Wait(_)
+            | Action::Cancel { .. } => return Ok(None),
         }))
+    }
+
+    fn handle(&self, view: &str) -> Result<HandleArgs, HarnessError> {
+        let held = self.views.get(view);
+        let held = held.ok_or_else(|| HarnessError::Case(format!("no view {view:?} is held")))?;
+        Ok(HandleArgs {
+            handle: held.handle,
+        })
     }
 
     pub(super) fn status(&mut self) -> Result<StatusReply, Stop> {
@@ -82,47 +101,61 @@ impl Session<'_> {
 
     /// Calls a verb and reads its result; what is not of the documented form is a finding.
     pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Outcome> {
-        match self.subject.call(request, self.run.case.limits.call) {
-            Ok(CallOutcome::Ok(value)) => {
-                serde_json::from_value(value).map_err(|error| malformed(request, &error))
-            }
-            Ok(CallOutcome::Error(error)) => Err(Outcome::Failed(error)),
-            Err(finding) => Err(Outcome::Misbehaved(finding)),
-        }
+        let called = self.subject.call(request, self.run.case.limits.call);
+        read(request, called)
     }
 
     pub(super) fn call(&mut self, request: &Request) -> Outcome {
+        let called = self.subject.call(request, self.run.case.limits.call);
+        self.outcome(request, called)
+    }
+
+    /// What came back from a request, read as its verb says.
+    pub(super) fn outcome(
+        &mut self,
+        request: &Request,
+        called: Result<CallOutcome, Finding>,
+    ) -> Outcome {
         let outcome = match request {
-            Request::FreeMemory(_) => self.ask(request).map(Outcome::Freed),
-            Request::Request(_) => self.ask(request).map(Outcome::Served),
-            Request::ReadBack(_) => self
-                .ask(request)
-                .map(|reply: spillproof_protocol::ReadBackReply| Outcome::ReadBack(reply.digests)),
-            Request::Load(_) => self
-                .ask(request)
-                .map(|_: spillproof_protocol::LoadReply| Outcome::Done),
-            Request::Open(_) => self.ask(request).map(|reply: OpenReply| {
+            Request::FreeMemory(_) => read(request, called).map(Outcome::Freed),
+            Request::Request(_) => read(request, called).map(Outcome::Served),
+            Request::ReadBack(_) => {
+                read(request, called).map(|reply: ReadBackReply| Outcome::ReadBack(reply.digests))
+            }
+            Request::Load(_) => read(request, called).map(|_: LoadReply| Outcome::Done),
+            Request::Open(_) => read(request, called).map(|reply: OpenReply| {
                 self.run.staging_bytes =
                     reply.staging_bytes.min(self.run.case.limits.staging_bytes);
                 Outcome::Done
             }),
-            Request::Hello(_) => self.ask(request).map(|_: HelloReply| Outcome::Done),
-            Request::Status(_) => self.ask(request).map(|_: StatusReply| Outcome::Done),
-            Request::Hold(_) => self
-                .ask(request)
-                .map(|reply: spillproof_protocol::HoldReply| Outcome::Held(reply.handle)),
-            Request::ReadHeld(_) => self
-                .ask(request)
-                .map(|reply: spillproof_protocol::ReadHeldReply| Outcome::Viewed(reply.digest)),
+            Request::Hello(_) => read(request, called).map(|_: HelloReply| Outcome::Done),
+            Request::Status(_) => read(request, called).map(|_: StatusReply| Outcome::Done),
+            Request::Hold(_) => {
+                read(request, called).map(|reply: HoldReply| Outcome::Held(reply.handle))
+            }
+            Request::ReadHeld(_) => {
+                read(request, called).map(|reply: ReadHeldReply| Outcome::Viewed(reply.digest))
+            }
             Request::Modify(_)
             | Request::Drop(_)
             | Request::Release(_)
             | Request::Cancel(_)
-            | Request::Quit(_) => self
-                .ask(request)
-                .map(|_: spillproof_protocol::Done| Outcome::Done),
+            | Request::Quit(_) => read(request, called).map(|_: Done| Outcome::Done),
         };
         outcome.unwrap_or_else(|failure| failure)
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    request: &Request,
+    called: Result<CallOutcome, Finding>,
+) -> Result<T, Outcome> {
+    match called {
+        Ok(CallOutcome::Ok(value)) => {
+            serde_json::from_value(value).map_err(|error| malformed(request, &error))
+        }
+        Ok(CallOutcome::Error(error)) => Err(Outcome::Failed(error)),
+        Err(finding) => Err(Outcome::Misbehaved(finding)),
     }
 }
 

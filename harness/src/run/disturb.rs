@@ -1,4 +1,4 @@
-//! What happens to the device beside the subject.
+//! What happens beside the subject.
 
 use super::session::{Session, Stop};
 use crate::{
@@ -18,12 +18,19 @@ impl Session<'_> {
             Action::Ballast { leave_bytes } => self.leave(*leave_bytes)?,
             Action::ReleaseBallast => self.restore_device()?,
             Action::World(event) => return self.happen(event),
+            Action::Attack(attack) => self.attack(attack)?,
+            Action::Together(lanes) => return self.together(lanes),
             Action::Load { .. }
             | Action::Request { .. }
             | Action::Modify { .. }
             | Action::Free { .. }
             | Action::ReadBack { .. }
-            | Action::Drop { .. } => {}
+            | Action::Drop { .. }
+            | Action::Hold { .. }
+            | Action::ReadHeld { .. }
+            | Action::Release { .. }
+            | Action::Wait(_)
+            | Action::Cancel { .. } => {}
         }
         Ok(Outcome::Done)
     }

@@ -1,6 +1,7 @@
 //! Runs one case: a subject process, its steps, and a reading of everything around each of them.
 
 mod abilities;
+mod attack;
 mod beside;
 mod calls;
 mod crash;
@@ -9,6 +10,8 @@ mod events;
 mod readings;
 mod session;
 mod step;
+mod together;
+mod views;
 
 use crate::{
     case::{Case, CuFile, Gpu},
@@ -21,6 +24,7 @@ use crate::{
 };
 pub use abilities::abilities;
 
+use attack::Spoils;
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
@@ -82,6 +86,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         neighbour: None,
         limited: Vec::new(),
         shadows: BTreeMap::new(),
+        views: BTreeMap::new(),
+        spoils: Spoils::default(),
         justified_bytes: 0,
     };
     let result = session.drive();

@@ -1,6 +1,6 @@
 //! A subject at work: from `hello` to `quit`, in the order that ARCHITECTURE.md describes.
 
-use super::{Bench, beside::Neighbour};
+use super::{Bench, attack::Spoils, beside::Neighbour, views::HeldView};
 use crate::{
     ballast::Ballast,
     case::{Action, Amount, Destinations, Expect, MIB},
@@ -36,6 +36,8 @@ pub(super) struct Session<'a> {
     /// Limits that were lowered, in order.
     pub(super) limited: Vec<Headroom>,
     pub(super) shadows: BTreeMap<String, Shadow>,
+    pub(super) views: BTreeMap<String, HeldView>,
+    pub(super) spoils: Spoils,
     pub(super) justified_bytes: u64,
 }
 
@@ -187,6 +189,7 @@ impl Session<'_> {
     pub(super) fn second_round(&mut self) -> Result<(), Stop> {
         self.restore_device()?;
         self.restore_world()?;
+        self.spoils.give_permissions_back();
         for model in self.loaded() {
             let action = Action::Request {
                 model,
@@ -202,6 +205,10 @@ impl Session<'_> {
         for model in self.loaded() {
             self.step(Phase::CleanUp, Action::Drop { model }, Expect::Ok)?;
         }
+        for view in self.views.keys().cloned().collect::<Vec<_>>() {
+            self.step(Phase::CleanUp, Action::Release { view }, Expect::Ok)?;
+        }
+        self.spoils.take_away();
         Ok(())
     }
 

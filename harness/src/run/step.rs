@@ -106,6 +106,15 @@ impl Session<'_> {
             Action::Drop { model } if outcome.is_success() => {
                 self.shadows.remove(model);
             }
+            Action::Hold {
+                model,
+                tensor,
+                view,
+            } => self.hold(model, tensor, view, outcome)?,
+            Action::Release { view } if outcome.is_success() => {
+                self.views.remove(view);
+            }
+            Action::Attack(_) => self.justified_bytes += self.rewritten_bytes()?,
             Action::Modify { .. }
             | Action::Drop { .. }
             | Action::Request { .. }
@@ -113,7 +122,12 @@ impl Session<'_> {
             | Action::ReadBack { .. }
             | Action::Ballast { .. }
             | Action::ReleaseBallast
-            | Action::World(_) => {}
+            | Action::World(_)
+            | Action::ReadHeld { .. }
+            | Action::Release { .. }
+            | Action::Together(_)
+            | Action::Wait(_)
+            | Action::Cancel { .. } => {}
         }
         Ok(())
     }
@@ -122,6 +136,9 @@ impl Session<'_> {
         &mut self,
         action: &Action,
     ) -> BTreeMap<String, spillproof_protocol::Digest> {
+        if let Action::ReadHeld { view } = action {
+            return self.expected_of_view(view);
+        }
         let (Action::Request {
             model,
             digests: true,

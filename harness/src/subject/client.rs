@@ -1,4 +1,4 @@
-//! One line there, one line back, each with a deadline and a limit.
+//! Lines there, and one line back for each, with a deadline and a limit.
 
 use super::{
     finding::{CallOutcome, Finding},
@@ -9,8 +9,10 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{MsgFlags, recv, send},
 };
+use serde_json::Value;
 use spillproof_protocol::Request;
 use std::{
+    collections::BTreeMap,
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
@@ -24,7 +26,10 @@ pub(super) enum Broken {
     /// The subject's doing, complete as it is.
     Found(Finding),
     /// The socket is closed or the process has ended; its exit status tells which finding it is.
-    Closed,
+    Closed {
+        /// What was going on.
+        verb: &'static str,
+    },
 }
 
 impl From<Finding> for Broken {
@@ -45,8 +50,16 @@ pub(super) struct Client {
     received: Vec<u8>,
     line_bytes: usize,
     last_id: u64,
+    /// What has not been answered yet, by id.
+    outstanding: BTreeMap<u64, Pending>,
     /// The verb that was answered last.
     answered: &'static str,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    verb: &'static str,
+    clock: Clock,
 }
 
 impl Client {
@@ -57,6 +70,7 @@ impl Client {
             received: Vec::new(),
             line_bytes,
             last_id: 0,
+            outstanding: BTreeMap::new(),
             answered: "the start",
         })
     }
@@ -67,15 +81,34 @@ impl Client {
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
+    /// Asks, and waits for the answer; nothing else is outstanding.
     pub(super) fn call(
         &mut self,
         request: &Request,
         deadline: Duration,
         process: &OwnedFd,
     ) -> Result<CallOutcome, Broken> {
-        let start = Instant::now();
-        let verb = request.verb();
         self.unasked()?;
+        self.begin(request, deadline, process)?;
+        loop {
+            if let Some((_, outcome)) = self.answer(None, process)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Asks without waiting, and returns the id.
+    pub(super) fn begin(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        process: &OwnedFd,
+    ) -> Result<u64, Broken> {
+        let verb = request.verb();
+        let clock = Clock {
+            start: Instant::now(),
+            deadline,
+        };
         self.last_id += 1;
         let id = self.last_id;
         let line = request
@@ -86,20 +119,48 @@ impl Client {
             line: format!("the request itself: {error}"),
         })?;
         line.push(b'\n');
-        let clock = Clock { start, deadline };
-        self.send(verb, &line, clock, process)?;
-        let line = self.receive(verb, clock, process)?;
+        let pending = Pending { verb, clock };
+        self.outstanding.insert(id, pending);
+        self.send(pending, &line, process)?;
+        Ok(id)
+    }
+
+    /// Waits for the next answer to anything outstanding; `None` when it has not come until then.
+    pub(super) fn answer(
+        &mut self,
+        until: Option<Instant>,
+        process: &OwnedFd,
+    ) -> Result<Option<(u64, CallOutcome)>, Broken> {
+        let oldest = self.outstanding.first_key_value();
+        let Some((&oldest, &pending)) = oldest else {
+            self.unasked()?;
+            return Ok(None);
+        };
+        let Some(line) = self.receive(pending.verb, until, process)? else {
+            return Ok(None);
+        };
+        let named = serde_json::from_slice(&line)
+            .ok()
+            .and_then(|line: Value| line.get("id").and_then(Value::as_u64));
+        let (id, verb) = match named.and_then(|id| Some((id, self.outstanding.get(&id)?.verb))) {
+            Some(known) => known,
+            None => (oldest, pending.verb),
+        };
+        let last_id = self.last_id;
         let outcome = reply::judge(verb, id, &line).map_err(|finding| match finding {
             // The reply to an earlier request again: it has been answered already.
-            Finding::WrongId { got, .. } if got < id => Finding::SecondReply {
+            Finding::WrongId { got, .. } if (1..=last_id).contains(&got) => Finding::SecondReply {
                 after: self.answered,
                 line: reply::excerpt(&line),
             },
             other => other,
         })?;
+        self.outstanding.remove(&id);
         self.answered = verb;
-        self.unasked()?;
-        Ok(outcome)
+        if self.outstanding.is_empty() {
+            self.unasked()?;
+        }
+        Ok(Some((id, outcome)))
     }
 
     /// Bytes that came although nothing was asked.
@@ -115,20 +176,15 @@ impl Client {
         })
     }
 
-    fn send(
-        &self,
-        verb: &'static str,
-        mut line: &[u8],
-        clock: Clock,
-        process: &OwnedFd,
-    ) -> Result<(), Broken> {
+    fn send(&self, pending: Pending, mut line: &[u8], process: &OwnedFd) -> Result<(), Broken> {
+        let Pending { verb, clock } = pending;
         while !line.is_empty() {
             match send(self.socket.as_raw_fd(), line, MsgFlags::MSG_NOSIGNAL) {
                 Ok(sent) => line = &line[sent..],
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => match self.wait(PollFlags::POLLOUT, clock, process) {
+                Err(Errno::EAGAIN) => match self.wait(PollFlags::POLLOUT, clock.end(), process) {
                     Wait::Ready => {}
-                    Wait::Ended => return Err(Broken::Closed),
+                    Wait::Ended => return Err(Broken::Closed { verb }),
                     Wait::TimedOut => {
                         return Err(Broken::Found(Finding::Hang {
                             verb,
@@ -136,18 +192,19 @@ impl Client {
                         }));
                     }
                 },
-                Err(_) => return Err(Broken::Closed),
+                Err(_) => return Err(Broken::Closed { verb }),
             }
         }
         Ok(())
     }
 
+    /// The next whole line; `None` when it has not come until then. `verb` is what it should answer.
     fn receive(
         &mut self,
         verb: &'static str,
-        clock: Clock,
+        until: Option<Instant>,
         process: &OwnedFd,
-    ) -> Result<Vec<u8>, Broken> {
+    ) -> Result<Option<Vec<u8>>, Broken> {
         let mut searched = 0;
         loop {
             let end = self.received[searched..]
@@ -164,35 +221,51 @@ impl Client {
                 let rest = self.received.split_off(searched + 1);
                 let mut line = std::mem::replace(&mut self.received, rest);
                 line.pop();
-                return Ok(line);
+                return Ok(Some(line));
             }
             match self.read() {
-                Ok(0) => return Err(Broken::Closed),
+                Ok(0) => return Err(Broken::Closed { verb }),
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => {}
-                Err(_) => return Err(Broken::Closed),
+                Err(_) => return Err(Broken::Closed { verb }),
             }
-            match self.wait(PollFlags::POLLIN, clock, process) {
+            let due = self.due();
+            let end = due.map(|due| due.clock.end());
+            let until = end
+                .into_iter()
+                .chain(until)
+                .min()
+                .unwrap_or_else(Instant::now);
+            match self.wait(PollFlags::POLLIN, until, process) {
                 Wait::Ready => {}
                 // What it wrote before it ended is read first.
                 Wait::Ended => match self.read() {
                     Ok(length) if length > 0 => {}
-                    Ok(_) | Err(_) => return Err(Broken::Closed),
+                    Ok(_) | Err(_) => return Err(Broken::Closed { verb }),
                 },
-                Wait::TimedOut if self.received.is_empty() => {
-                    return Err(Broken::Found(Finding::Hang {
-                        verb,
-                        deadline: clock.deadline,
-                    }));
-                }
-                Wait::TimedOut => {
-                    return Err(Broken::Found(Finding::PartialLine {
-                        verb,
-                        bytes: self.received.len(),
-                        deadline: clock.deadline,
-                    }));
-                }
+                Wait::TimedOut => match due.filter(|due| due.clock.end() <= Instant::now()) {
+                    Some(due) => return Err(Broken::Found(self.overdue(due))),
+                    None => return Ok(None),
+                },
             }
+        }
+    }
+
+    /// What has to be answered first.
+    fn due(&self) -> Option<Pending> {
+        let pending = self.outstanding.values();
+        pending.min_by_key(|pending| pending.clock.end()).copied()
+    }
+
+    fn overdue(&self, due: Pending) -> Finding {
+        let (verb, deadline) = (due.verb, due.clock.deadline);
+        if self.received.is_empty() {
+            return Finding::Hang { verb, deadline };
+        }
+        Finding::PartialLine {
+            verb,
+            bytes: self.received.len(),
+            deadline,
         }
     }
 
@@ -203,16 +276,18 @@ impl Client {
         Ok(length)
     }
 
-    fn wait(&self, events: PollFlags, clock: Clock, process: &OwnedFd) -> Wait {
+    fn wait(&self, events: PollFlags, until: Instant, process: &OwnedFd) -> Wait {
         let mut polled = [
             PollFd::new(self.socket.as_fd(), events),
             PollFd::new(process.as_fd(), PollFlags::POLLIN),
         ];
         loop {
-            let Some(left) = clock.left() else {
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
                 return Wait::TimedOut;
             };
-            match poll(&mut polled, left) {
+            // Rounded up to the next millisecond.
+            let left = PollTimeout::try_from(left + Duration::from_millis(1));
+            match poll(&mut polled, left.unwrap_or(PollTimeout::MAX)) {
                 Ok(0) | Err(_) => continue,
                 Ok(_) => {}
             }
@@ -225,16 +300,14 @@ impl Client {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Clock {
     start: Instant,
     deadline: Duration,
 }
 
 impl Clock {
-    /// Rounded up to the next millisecond; `None` once the deadline has passed.
-    fn left(self) -> Option<PollTimeout> {
-        let left = self.deadline.checked_sub(self.start.elapsed())?;
-        Some(PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX))
+    fn end(self) -> Instant {
+        self.start + self.deadline
     }
 }

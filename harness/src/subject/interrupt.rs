@@ -69,7 +69,7 @@ impl Subject {
                 self.findings.push(finding.clone());
                 return Err(finding);
             }
-            (Err(Broken::Found(_) | Broken::Closed), _) | (Ok(_), Deadly::Terminate) => {
+            (Err(Broken::Found(_) | Broken::Closed { .. }), _) | (Ok(_), Deadly::Terminate) => {
                 sent.is_some()
             }
             // It stood still with the answer sent.

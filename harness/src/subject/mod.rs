@@ -167,24 +167,51 @@ impl Subject {
         self.child.id()
     }
 
-    /// Sends a request and waits for its reply.
+    /// Sends a request and waits for its reply; nothing else is outstanding.
     ///
     /// # Errors
     /// What the subject did instead of answering. A subject that once broke the protocol is not spoken to again: later
     /// calls return the same finding.
     pub fn call(&mut self, request: &Request, deadline: Duration) -> Result<CallOutcome, Finding> {
+        let called = self.speak(|client, process| client.call(request, deadline, process));
+        if let Ok(outcome) = &called {
+            self.quit |= matches!((request, outcome), (Request::Quit(_), CallOutcome::Ok(_)));
+        }
+        called
+    }
+
+    /// Sends a request without waiting for its reply, and returns the reply's id: for a subject that is `concurrent`.
+    ///
+    /// # Errors
+    /// As [`Subject::call`].
+    pub fn begin(&mut self, request: &Request, deadline: Duration) -> Result<u64, Finding> {
+        self.speak(|client, process| client.begin(request, deadline, process))
+    }
+
+    /// Waits for the reply to any request that was begun; `None` when none has come until then.
+    ///
+    /// # Errors
+    /// As [`Subject::call`]; a reply to nothing that is outstanding, or one past its deadline, is a finding.
+    pub fn answer(
+        &mut self,
+        until: Option<Instant>,
+    ) -> Result<Option<(u64, CallOutcome)>, Finding> {
+        self.speak(|client, process| client.answer(until, process))
+    }
+
+    fn speak<T>(
+        &mut self,
+        speak: impl FnOnce(&mut Client, &OwnedFd) -> Result<T, Broken>,
+    ) -> Result<T, Finding> {
         if let Some(finding) = &self.broken {
             return Err(finding.clone());
         }
-        let result = self.client.call(request, deadline, &self.process);
+        let result = speak(&mut self.client, &self.process);
         self.tree.look();
         let finding = match result {
-            Ok(outcome) => {
-                self.quit |= matches!((request, &outcome), (Request::Quit(_), CallOutcome::Ok(_)));
-                return Ok(outcome);
-            }
+            Ok(value) => return Ok(value),
             Err(Broken::Found(finding)) => finding,
-            Err(Broken::Closed) => self.closed(request.verb()),
+            Err(Broken::Closed { verb }) => self.closed(verb),
         };
         self.broken = Some(finding.clone());
         self.findings.push(finding.clone());
