@@ -32,6 +32,24 @@
 //! are never trusted by name and go with the last tensor or view that needs them; what a killed process left is removed
 //! at the next start.
 //!
+//! # GPUDirect Storage
+//! Where NVIDIA's cuFile library is installed, a device is open, and a probe in the offload directory shows that what cuFile
+//! writes it also reads back, files are written from device memory and read to it by cuFile: with
+//! [`CuFileUse::Auto`], the default, only where it does so directly, with [`CuFileUse::On`] through its own buffers in
+//! host memory, too. Whole pages travel so; what is left of a block's last page, and blocks smaller than a page, are
+//! staged. Every block reports the path that it took ([`TransferPath`]), and [`Status::notes`] says why cuFile is not used.
+//!
+//! What a block holds on the device is copied out through the staging slots besides, to make or verify its checksums.
+//! Whatever cuFile fails with, the block is staged instead, within the same budget, and what has failed for good is not
+//! tried again: the file, or cuFile altogether, by the code. A full disk is told as such.
+//!
+//! The driver is opened once a process, by whichever engine is first, with a bound
+//! ([`SettingsBuilder::cufile_open_bound`]); one that does not come back leaves a thread behind and is not used by this
+//! process. It is never closed, nor are its settings touched: both belong to the process. Once open it has threads of its
+//! own, a log file (`cufile.log` in the working directory) and one descriptor of it, which stay. A file that cuFile uses
+//! has a second descriptor and a handle, which go with the file. The asynchronous and batch calls are not used: verifying
+//! already overlaps with nothing but the disk, and a call that has returned must have ended.
+//!
 //! # What it does not do
 //! There is no hardware abstraction layer: a device that is not CUDA is refused. Operations that move bytes run one
 //! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. Mapped bytes cannot be borrowed,

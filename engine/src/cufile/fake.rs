@@ -1,5 +1,5 @@
 //! A libcufile inside the test process whose calls can be told to answer anything: what the emulated one, being a faithful
-//! one, does not do by itself. Device memory is the fake driver's; a test holds that one first, so it has this one alone.
+//! one, does not do by itself. Device memory is the fake driver's, which a test takes first.
 #![allow(unsafe_code)]
 
 use super::{
@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+/// One test at a time has the library.
+static TURN: Mutex<()> = Mutex::new(());
 static LIBRARY: Mutex<Option<Library>> = Mutex::new(None);
 
 /// What a call is to do instead of succeeding.
@@ -51,7 +53,9 @@ struct Library {
 }
 
 /// The library of one test.
-pub(crate) struct FakeCuFile;
+pub(crate) struct FakeCuFile {
+    _turn: MutexGuard<'static, ()>,
+}
 
 fn library() -> MutexGuard<'static, Option<Library>> {
     LIBRARY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,6 +64,7 @@ fn library() -> MutexGuard<'static, Option<Library>> {
 impl FakeCuFile {
     /// One that reaches everything directly.
     pub(crate) fn new(_driver: &FakeDriver) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         *library() = Some(Library {
             next_handle: 0xAB00,
             properties: RawProperties {
@@ -70,7 +75,7 @@ impl FakeCuFile {
             },
             ..Library::default()
         });
-        Self
+        Self { _turn: turn }
     }
 
     /// Without nvidia-fs.

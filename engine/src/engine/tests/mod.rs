@@ -2,6 +2,7 @@
 //! seen from outside, are in the subjects' tests.
 
 mod aftermath;
+mod cufile;
 mod damage;
 mod faults;
 mod forks;
