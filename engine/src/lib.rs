@@ -47,8 +47,8 @@
 //! ([`SettingsBuilder::cufile_open_bound`]); one that does not come back leaves a thread behind and is not used by this
 //! process. It is never closed, nor are its settings touched: both belong to the process. Once open it has threads of its
 //! own, a log file (`cufile.log` in the working directory) and one descriptor of it, which stay. A file that cuFile uses
-//! has a second descriptor and a handle, which go with the file. The asynchronous and batch calls are not used: verifying
-//! already overlaps with nothing but the disk, and a call that has returned must have ended.
+//! has a second descriptor and a handle, which go with the file. The asynchronous and batch calls are not used: beside the
+//! disk they would gain nothing, and a call that has returned must have ended.
 //!
 //! # What it does not do
 //! There is no hardware abstraction layer: a device that is not CUDA is refused. Operations that move bytes run one

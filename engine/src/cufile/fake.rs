@@ -33,8 +33,18 @@ pub(crate) enum Fault {
     Short(usize),
     /// Moves everything, one bit of it wrong.
     Flips,
+    /// Writes to a place of its own, and reads from there.
+    Hides,
     /// Somebody else in the process has closed the driver.
     Closed,
+}
+
+/// What a transfer does with its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Right,
+    Flips,
+    Hides,
 }
 
 #[derive(Default)]
@@ -50,6 +60,13 @@ struct Library {
     violations: Vec<String>,
     /// Most bytes of one transfer.
     largest: usize,
+}
+
+/// Where [`Fault::Hides`] puts bytes, by their offset in the file.
+static HIDDEN: Mutex<BTreeMap<i64, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+fn hidden() -> MutexGuard<'static, BTreeMap<i64, Vec<u8>>> {
+    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The library of one test.
@@ -180,13 +197,14 @@ impl Library {
         call: &'static str,
         handle: usize,
         wanted: usize,
-        act: impl FnOnce(&File, usize, bool) -> std::io::Result<usize>,
+        act: impl FnOnce(&File, usize, Manner) -> std::io::Result<usize>,
     ) -> isize {
         self.largest = self.largest.max(wanted);
-        let (len, flips) = match self.fault(call) {
-            None => (wanted, false),
-            Some(Fault::Flips) => (wanted, true),
-            Some(Fault::Short(bytes)) => (wanted.min(bytes), false),
+        let (len, manner) = match self.fault(call) {
+            None => (wanted, Manner::Right),
+            Some(Fault::Flips) => (wanted, Manner::Flips),
+            Some(Fault::Hides) => (wanted, Manner::Hides),
+            Some(Fault::Short(bytes)) => (wanted.min(bytes), Manner::Right),
             Some(Fault::Code(code)) => return -(code as isize),
             Some(Fault::Returns(returned, errno)) => {
                 Errno::set_raw(errno);
@@ -194,14 +212,14 @@ impl Library {
             }
             Some(Fault::Closed) => {
                 self.close();
-                (0, false)
+                (0, Manner::Right)
             }
         };
         let Some(file) = self.file(handle) else {
             Errno::set_raw(5027);
             return -1;
         };
-        match act(&file, len, flips) {
+        match act(&file, len, manner) {
             Ok(count) => count as isize,
             Err(error) => {
                 Errno::set_raw(error.raw_os_error().unwrap_or(libc::EIO));
@@ -227,7 +245,9 @@ fn call(name: &'static str, act: impl FnOnce(&mut Library) -> i32) -> RawStatus 
             library.close();
             status(5001)
         }
-        Some(Fault::Returns(..) | Fault::Short(_) | Fault::Flips) | None => status(act(library)),
+        Some(Fault::Returns(..) | Fault::Short(_) | Fault::Flips | Fault::Hides) | None => {
+            status(act(library))
+        }
     }
 }
 
@@ -351,11 +371,16 @@ unsafe extern "C" fn write(
         "cuFileWrite",
         handle as usize,
         wanted,
-        |file, len, flips| {
+        |file, len, manner| {
             let from = base as u64 + offset as u64;
             let mut bytes = FakeDriver::peek(from, len).ok_or(std::io::ErrorKind::Other)?;
-            if flips {
-                bytes[len / 2] ^= 1;
+            match manner {
+                Manner::Right => {}
+                Manner::Flips => bytes[len / 2] ^= 1,
+                Manner::Hides => {
+                    hidden().insert(file_offset, bytes);
+                    return Ok(len);
+                }
             }
             file.write_at(&bytes, file_offset as u64)
         },
@@ -371,16 +396,23 @@ unsafe extern "C" fn read(
 ) -> isize {
     let mut guard = library();
     let library = guard.as_mut().expect("the library lives");
-    library.transfer("cuFileRead", handle as usize, wanted, |file, len, flips| {
-        let mut bytes = vec![0; len];
-        let count = file.read_at(&mut bytes, file_offset as u64)?;
-        if flips {
-            bytes[len / 2] ^= 1;
-        }
-        let to = base as u64 + offset as u64;
-        if !FakeDriver::poke(to, &bytes[..count]) {
-            return Err(std::io::ErrorKind::Other.into());
-        }
-        Ok(count)
-    })
+    library.transfer(
+        "cuFileRead",
+        handle as usize,
+        wanted,
+        |file, len, manner| {
+            let mut bytes = vec![0; len];
+            let count = file.read_at(&mut bytes, file_offset as u64)?;
+            match manner {
+                Manner::Right => {}
+                Manner::Flips => bytes[len / 2] ^= 1,
+                Manner::Hides => bytes = hidden()[&file_offset].clone(),
+            }
+            let to = base as u64 + offset as u64;
+            if !FakeDriver::poke(to, &bytes[..count]) {
+                return Err(std::io::ErrorKind::Other.into());
+            }
+            Ok(count)
+        },
+    )
 }

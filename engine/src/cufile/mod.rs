@@ -7,9 +7,9 @@
 //! installation lacks.
 //!
 //! # What is deliberately not used
-//! - **Streams and batches** (`cuFileReadAsync`, `cuFileBatchIO…`). The staged copies that verify a block already overlap
-//!   with nothing but the disk, which is the limit; and an asynchronous call would keep buffers in flight after an
-//!   error, with a result for each entry to be missed (F34). A call that has returned has ended.
+//! - **Streams and batches** (`cuFileReadAsync`, `cuFileBatchIO…`). The disk is the limit,
+//!   and one call at a time keeps it busy; an asynchronous call would keep buffers in flight after an error, with a result
+//!   for each entry to be missed (F34). A call that has returned has ended.
 //! - **`cuFileDriverClose`.** The driver belongs to the process: a host program, or another engine, may use it too, and
 //!   closing it once too often ends every handle in the process without a word. It goes with the process.
 //! - **`cuFileSetParameter…`.** Settings belong to the process as well.

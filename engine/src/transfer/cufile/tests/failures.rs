@@ -130,13 +130,19 @@ fn a_driver_closed_by_somebody_else_is_noticed_and_never_opened_again_behind_the
 
 #[test]
 fn wrong_bytes_from_cufile_are_noticed_replaced_and_end_its_use() {
-    let fixture = Fixture::new(CuFileUse::Auto);
+    let mut fixture = Fixture::new(CuFileUse::Auto);
     let (_, range, checksums) = fixture.store(SLOT);
     fixture.library.fail("cuFileRead", 1, 1, Fault::Flips);
     assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::Staged);
     assert!(fixture.notes().contains("wrong bytes"));
     assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::Staged);
     drop(range);
+    fixture.next_file(1);
+    assert_eq!(
+        fixture.round_trip(SLOT),
+        STAGED,
+        "not for other files, either"
+    );
     fixture.finish();
 }
 

@@ -51,13 +51,10 @@ fn device_work_that_is_pending_is_waited_for_before_each_transfer() {
 
 #[test]
 fn large_blocks_go_in_bounded_pieces_from_registered_memory() {
-    let bytes = 2 * DIRECT_PIECE_BYTES + PAGE + 5;
+    let bytes = 33 * MIB + 5;
     let fixture = Fixture::new(CuFileUse::Auto);
     assert_eq!(fixture.round_trip(bytes), BY_CUFILE);
-    assert_eq!(
-        fixture.library.largest_transfer() as u64,
-        DIRECT_PIECE_BYTES
-    );
+    assert_eq!(fixture.library.largest_transfer() as u64, 16 * MIB);
     assert_eq!(fixture.library.calls("cuFileBufRegister"), 2);
     assert_eq!(fixture.library.calls("cuFileBufDeregister"), 2);
     fixture.finish();
@@ -65,14 +62,11 @@ fn large_blocks_go_in_bounded_pieces_from_registered_memory() {
 
 #[test]
 fn compatibility_mode_takes_small_pieces_and_registers_nothing() {
-    let bytes = 2 * COMPAT_PIECE_BYTES + PAGE;
+    let bytes = 9 * MIB + PAGE;
     let fixture = Fixture::with(CuFileUse::On, FakeCuFile::serve_in_compat_mode);
     let compat = TransferPath::CuFileCompat;
     assert_eq!(fixture.round_trip(bytes), (compat, compat));
-    assert_eq!(
-        fixture.library.largest_transfer() as u64,
-        COMPAT_PIECE_BYTES
-    );
+    assert_eq!(fixture.library.largest_transfer() as u64, 4 * MIB);
     assert_eq!(fixture.library.calls("cuFileBufRegister"), 0);
     fixture.finish();
 }
@@ -141,8 +135,10 @@ fn a_transfer_that_is_to_stop_stops_without_taking_the_other_way() {
     let cancellation = crate::Cancellation::new();
     cancellation.cancel();
     let stop = Stop::new(&cancellation, "the store");
+    let before = fixture.library.calls("cuFileWrite");
     let stored = fixture.cufile.store(span(&source), &range, &stop);
     assert!(matches!(stored, Err(Error::Cancelled("the store"))));
+    assert_eq!(fixture.library.calls("cuFileWrite"), before);
     drop((source, range));
     assert_eq!(fixture.notes(), "");
     fixture.finish();
@@ -183,6 +179,13 @@ fn a_probe_that_fails_anywhere_is_a_reason_and_leaves_nothing() {
         assert!(parts.open(CuFileUse::On).is_err(), "{call} {fault:?}");
         parts.assert_clean();
     }
+    // A library that only reads back what it wrote itself is of no use: others read the file, too.
+    let parts = Parts::new();
+    parts.library.fail("cuFileWrite", 1, 9, Fault::Hides);
+    parts.library.fail("cuFileRead", 1, 9, Fault::Hides);
+    assert!(parts.open(CuFileUse::On).is_err());
+    parts.assert_clean();
+    drop(parts);
     for call in [
         "cuMemAlloc",
         "cuMemcpyHtoDAsync",
