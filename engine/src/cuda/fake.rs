@@ -24,6 +24,7 @@ struct Board {
     streams: usize,
     calls: BTreeMap<&'static str, u64>,
     plans: Vec<Failure>,
+    meanwhile: Vec<Meanwhile>,
     violations: Vec<String>,
 }
 
@@ -32,6 +33,13 @@ struct Failure {
     first: u64,
     last: u64,
     code: u32,
+}
+
+/// What happens elsewhere while a call runs.
+struct Meanwhile {
+    call: &'static str,
+    nth: u64,
+    act: Box<dyn FnOnce() + Send>,
 }
 
 /// The driver of one test.
@@ -52,6 +60,25 @@ fn call(name: &'static str, act: impl FnOnce(&mut Board) -> RawResult) -> RawRes
     let count = board.calls.entry(name).or_default();
     *count += 1;
     let count = *count;
+    let due = board
+        .meanwhile
+        .iter()
+        .position(|each| each.call == name && each.nth == count);
+    if let Some(due) = due {
+        let meanwhile = board.meanwhile.remove(due);
+        drop(guard);
+        (meanwhile.act)();
+    } else {
+        drop(guard);
+    }
+    done(name, count, act)
+}
+
+fn done(name: &str, count: u64, act: impl FnOnce(&mut Board) -> RawResult) -> RawResult {
+    let mut guard = board();
+    let Some(board) = guard.as_mut() else {
+        return RawResult(4);
+    };
     let failure = board
         .plans
         .iter()
@@ -102,6 +129,23 @@ impl FakeDriver {
                 first: before + first,
                 last: last.saturating_add(before),
                 code,
+            });
+        });
+    }
+
+    /// Does `act` inside the `nth` call from now on, before the call does anything.
+    pub(crate) fn meanwhile(
+        &self,
+        name: &'static str,
+        nth: u64,
+        act: impl FnOnce() + Send + 'static,
+    ) {
+        self.with(|board| {
+            let before = board.calls.get(name).copied().unwrap_or(0);
+            board.meanwhile.push(Meanwhile {
+                call: name,
+                nth: before + nth,
+                act: Box::new(act),
             });
         });
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// The queue of the turn. Whoever is first has it; with [`super::monitor::Monitor`] others wait.
 #[derive(Debug, Default)]
 pub(super) struct TurnQueue {
-    queue: VecDeque<u64>,
+    pub(super) queue: VecDeque<u64>,
     next: u64,
 }
 

@@ -12,7 +12,7 @@ use std::thread::ThreadId;
 #[derive(Debug, Default)]
 pub(super) struct Workspaces {
     /// The threads of the requests, and whether they wait for memory.
-    held: Vec<(ThreadId, bool)>,
+    pub(super) held: Vec<(ThreadId, bool)>,
     /// How many were given back so far.
     ended: u64,
 }

@@ -2,6 +2,8 @@
 //! seen from outside, are in the subjects' tests.
 
 mod aftermath;
+mod cancellation;
+mod concurrency;
 mod cufile;
 mod damage;
 mod faults;
@@ -9,7 +11,9 @@ mod forks;
 mod host;
 mod journeys;
 mod recovery;
+mod scarcity;
 mod shortages;
+mod stress;
 mod waits;
 
 use super::*;
@@ -17,12 +21,19 @@ use crate::{
     Dtype, Fill, Manifest, ManifestStorage, ManifestTensor, MemoryRequest, SettingsBuilder,
     Threshold, TmpfsPolicy, cuda::fake::FakeDriver,
 };
-use std::{cell::Cell, collections::BTreeMap};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    sync::{Mutex, mpsc},
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const TO_FILES: Threshold = Threshold::Below(u64::MAX);
 const TO_RAM: Threshold = Threshold::Off;
+/// More than any wait of a test takes; only a test that fails waits as long.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Fixture {
     // In the order of dropping: a test that fails must not reach into the next one's driver.
@@ -167,6 +178,63 @@ fn overwrite(engine: &Engine, name: &str, tensor: &str, byte: u8) {
             Ok(())
         })
         .unwrap();
+}
+
+/// Waits, a bounded time, until the state is so.
+fn until(engine: &Engine, what: &str, is_so: impl Fn(&State) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so(&engine.state()) {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A place where a visitor stops until it is told to go on.
+struct Gate {
+    reached: (mpsc::SyncSender<()>, Mutex<mpsc::Receiver<()>>),
+    opened: (mpsc::SyncSender<()>, Mutex<mpsc::Receiver<()>>),
+}
+
+impl Gate {
+    fn new() -> Self {
+        let channel = || {
+            let (send, receive) = mpsc::sync_channel(1);
+            (send, Mutex::new(receive))
+        };
+        Self {
+            reached: channel(),
+            opened: channel(),
+        }
+    }
+
+    /// Inside the visitor.
+    fn stop_here(&self) -> Result<(), Error> {
+        let _ = self.reached.0.send(());
+        let opened = self.opened.1.lock().unwrap().recv_timeout(PATIENCE);
+        opened.map_err(|_| Error::Internal("nobody opened the gate".into()))
+    }
+
+    fn wait_until_reached(&self) {
+        let reached = self.reached.1.lock().unwrap().recv_timeout(PATIENCE);
+        reached.expect("the visitor comes to the gate");
+    }
+
+    fn open(&self) {
+        self.opened.0.send(()).unwrap();
+    }
+}
+
+/// A visitor that stops at the gate with this tensor.
+fn stopping_at<'a>(
+    gate: &'a Gate,
+    name: &'a str,
+) -> impl FnMut(&DeviceTensor<'_>) -> Result<(), Error> + 'a {
+    move |tensor| {
+        if tensor.name() == name {
+            return gate.stop_here();
+        }
+        Ok(())
+    }
 }
 
 /// A visitor that fails or panics at the nth tensor.
