@@ -17,8 +17,8 @@ use nix::{
 };
 use std::{
     ffi::OsStr,
-    io,
-    os::fd::OwnedFd,
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,7 @@ pub(super) struct Base {
     /// Absolute.
     pub(super) path: PathBuf,
     pub(super) counts_as_ram: bool,
+    tmpfs: TmpfsPolicy,
 }
 
 impl Base {
@@ -42,6 +43,24 @@ impl Base {
             .map_err(|error| Error::from_call("absolute", settings.directory(), 0, error))?
             .components()
             .collect();
+        Self::open_at(path, settings.tmpfs())
+    }
+
+    /// Opens and checks the directory that is at the same path now; makes it when there is none (0700).
+    pub(super) fn open_again(&self) -> Result<Self, Error> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|error| Error::Directory {
+                path: self.path.clone(),
+                reason: format!("is gone and cannot be made again ({error})"),
+                remedy: "make it".into(),
+            })?;
+        Self::open_at(self.path.clone(), self.tmpfs)
+    }
+
+    fn open_at(path: PathBuf, tmpfs: TmpfsPolicy) -> Result<Self, Error> {
         let refuse = |reason: &str, remedy: &str| Error::Directory {
             path: path.clone(),
             reason: reason.to_owned(),
@@ -59,7 +78,7 @@ impl Base {
         refuse_unwritable(&fd, &stat, &refuse)?;
         let in_memory =
             lives_in_memory(&fd).map_err(|error| Error::from_call("fstatfs", &path, 0, error))?;
-        let counts_as_ram = match (in_memory, settings.tmpfs()) {
+        let counts_as_ram = match (in_memory, tmpfs) {
             (false, TmpfsPolicy::Refuse | TmpfsPolicy::CountAsRam) => false,
             (true, TmpfsPolicy::CountAsRam) => true,
             (true, TmpfsPolicy::Refuse) => {
@@ -73,6 +92,7 @@ impl Base {
             fd,
             path,
             counts_as_ram,
+            tmpfs,
         })
     }
 

@@ -47,10 +47,12 @@ const MAX_NAMES_TRIED: u32 = 64;
 /// Numbers the engines of this process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// The directory of one engine.
+/// The directory of one engine. Somebody who cleans up may remove it: files that are open live on without names, and
+/// the next file that is made makes it again, at the same path.
 #[derive(Debug)]
 pub(crate) struct SpillDirectory {
-    owned: Arc<OwnedDirectory>,
+    owned: Mutex<Arc<OwnedDirectory>>,
+    path: PathBuf,
     reaped_orphans: u64,
 }
 
@@ -65,9 +67,16 @@ impl SpillDirectory {
             reap::reap(&base).map_err(|error| Error::from_call("readdir", &base.path, 0, error))?;
         let owned = Arc::new(OwnedDirectory::create(base)?);
         Ok(Self {
-            owned,
+            path: owned.path.clone(),
+            owned: Mutex::new(owned),
             reaped_orphans,
         })
+    }
+
+    fn owned(&self) -> Arc<OwnedDirectory> {
+        // Replaced by one assignment. Nobody keeps the lock: who looks at the status waits for no file.
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&owned)
     }
 
     /// Directories of dead owners that were removed.
@@ -77,32 +86,46 @@ impl SpillDirectory {
 
     /// Absolute path.
     pub(crate) fn path(&self) -> &Path {
-        &self.owned.path
+        &self.path
     }
 
     /// Bytes that the filesystem of this directory gives to us (E25, S13).
     pub(crate) fn disk_available_bytes(&self) -> Result<u64, Error> {
-        sys::available_bytes(&self.owned.fd)
-            .map_err(|error| Error::from_call("fstatvfs", &self.owned.path, 0, error))
+        sys::available_bytes(&self.owned().fd)
+            .map_err(|error| Error::from_call("fstatvfs", &self.path, 0, error))
     }
 
     /// Whether what is written here takes host memory (E35).
     pub(crate) fn counts_as_ram(&self) -> bool {
-        self.owned.base.counts_as_ram
+        self.owned().base.counts_as_ram
     }
 
     /// Makes the file `name`, `bytes` long and without space of its own yet.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] when something has that name, which is left untouched (E34); [`Error::DiskFull`]
-    /// when the filesystem or a limit refuses the length; [`Error::Io`].
+    /// when the filesystem or a limit refuses the length; [`Error::Directory`] when the directory was removed and
+    /// cannot be made again; [`Error::Io`].
     pub(crate) fn create(&self, name: &str, bytes: u64) -> Result<SpillFile, Error> {
-        SpillFile::create(&self.owned, name, bytes)
+        let owned = self.owned();
+        let is_gone = |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let created = owned
+            .keep_lock()
+            .and_then(|()| SpillFile::create(&owned, name, bytes));
+        match created {
+            // In a directory that is there a file can be made, or the answer is another one.
+            Err(error) if is_gone(&error) => {
+                let again = Arc::new(owned.make_again()?);
+                *self.owned.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&again);
+                SpillFile::create(&again, name, bytes)
+            }
+            created => created,
+        }
     }
 
     /// Files whose removal failed.
     pub(crate) fn pending_unlinks(&self) -> u64 {
-        self.owned.pending().len() as u64
+        self.owned().pending().len() as u64
     }
 
     /// Tries to remove those files again (E36).
@@ -110,7 +133,7 @@ impl SpillDirectory {
     /// # Errors
     /// The first failure; every file has been tried.
     pub(crate) fn retry_unlinks(&self) -> Result<(), Error> {
-        self.owned.retry_unlinks()
+        self.owned().retry_unlinks()
     }
 
     /// Removes the directory. While views still hold files of it, the last of them does so instead (E33).
@@ -118,7 +141,8 @@ impl SpillDirectory {
     /// # Errors
     /// What is left and why; the next engine that starts here tries again.
     pub(crate) fn close(self) -> Result<(), Error> {
-        match Arc::into_inner(self.owned) {
+        let owned = self.owned.into_inner();
+        match Arc::into_inner(owned.unwrap_or_else(PoisonError::into_inner)) {
             Some(mut owned) => owned.remove(),
             None => Ok(()),
         }
@@ -129,11 +153,13 @@ impl SpillDirectory {
 #[derive(Debug)]
 struct OwnedDirectory {
     base: Base,
+    /// As it was made.
+    parsed: DirectoryName,
     name: OsString,
     path: PathBuf,
     fd: OwnedFd,
     /// Locked; closing it, by death too, gives the lock back.
-    _lock: File,
+    lock: Mutex<File>,
     /// A forked child has these values too, and must not clean up after its parent (F62).
     pid: u32,
     pending: Mutex<Vec<PendingUnlink>>,
@@ -158,17 +184,7 @@ impl OwnedDirectory {
                 unfinished: false,
             };
             if let Some((fd, lock)) = make_locked(&base, name)? {
-                let name = OsString::from(name.to_string());
-                return Ok(Self {
-                    path: base.join(&name),
-                    base,
-                    name,
-                    fd,
-                    _lock: lock,
-                    pid: std::process::id(),
-                    pending: Mutex::default(),
-                    removed: false,
-                });
+                return Ok(Self::of(base, name, fd, lock));
             }
         }
         Err(Error::Directory {
@@ -176,6 +192,58 @@ impl OwnedDirectory {
             reason: format!("has something in place of each of {MAX_NAMES_TRIED} names"),
             remedy: "empty it or choose another".into(),
         })
+    }
+
+    fn of(base: Base, parsed: DirectoryName, fd: OwnedFd, lock: File) -> Self {
+        let name = OsString::from(parsed.to_string());
+        Self {
+            path: base.join(&name),
+            base,
+            parsed,
+            name,
+            fd,
+            lock: Mutex::new(lock),
+            pid: std::process::id(),
+            pending: Mutex::default(),
+            removed: false,
+        }
+    }
+
+    /// Another one under the same name, after this one was removed, in the base directory that is there now.
+    fn make_again(&self) -> Result<Self, Error> {
+        let base = self.base.open_again()?;
+        match make_locked(&base, self.parsed)? {
+            Some((fd, lock)) => Ok(Self::of(base, self.parsed, fd, lock)),
+            None => Err(Error::Directory {
+                reason: format!("has something in place of {}", self.name.display()),
+                path: base.path,
+                remedy: "remove it".into(),
+            }),
+        }
+    }
+
+    /// Makes the lock's file again where somebody removed it alone: without it nobody could tell an orphan.
+    fn keep_lock(&self) -> Result<(), Error> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |operation| {
+            move |error| Error::from_call(operation, self.path.join(LOCK_NAME), 0, error)
+        };
+        if sys::stat(&*lock).map_err(failed("fstat"))?.st_nlink > 0 {
+            return Ok(());
+        }
+        let again = sys::create_file(&self.fd, OsStr::new(LOCK_NAME)).map_err(failed("create"))?;
+        again
+            .try_lock()
+            .map_err(|error| failed("flock")(error.into()))?;
+        *lock = again;
+        Ok(())
+    }
+
+    /// Whether its name still leads to it.
+    fn is_there(&self) -> io::Result<bool> {
+        let there = sys::stat_at(&self.base.fd, &self.name)?;
+        let own = sys::stat(&self.fd)?;
+        Ok(there.is_some_and(|there| sys::same_file(&there, &own)))
     }
 
     fn pending(&self) -> MutexGuard<'_, Vec<PendingUnlink>> {
@@ -234,10 +302,19 @@ impl OwnedDirectory {
         }
         self.removed = true;
         self.retry_unlinks()?;
+        let is_there = self.is_there();
+        if !is_there.map_err(|error| Error::from_call("fstat", &self.path, 0, error))? {
+            // Somebody removed it, and what has its name now is not this one.
+            return Ok(());
+        }
         // The lock goes last: what is left after a death in between can still be judged by the next start.
         let lock = OsStr::new(LOCK_NAME);
-        sys::unlink(&self.fd, lock)
-            .map_err(|error| Error::from_call("unlink", self.path.join(lock), 0, error))?;
+        match sys::unlink(&self.fd, lock) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::from_call("unlink", self.path.join(lock), 0, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
         sys::remove_directory(&self.base.fd, &self.name)
             .map_err(|error| Error::from_call("rmdir", &self.path, 0, error))
     }

@@ -92,3 +92,53 @@ fn a_child_is_refused_operations_that_others_have_begun_and_closes_without_waiti
     }
     .finish();
 }
+
+#[test]
+fn a_child_that_only_looks_waits_for_no_lock_that_it_was_born_with() {
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", M);
+    fixture.free_all();
+    let view = fixture.engine.map("m", "a").unwrap();
+    let good = contents(M).remove("a").unwrap();
+    let (held, forked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let state = fixture.engine.state();
+            held.wait();
+            forked.wait();
+            drop(state);
+        });
+        held.wait();
+        let ended_well = in_forked_child(|| {
+            let status = fixture.engine.status();
+            let says_so = status
+                .notes
+                .iter()
+                .any(|note| note.contains("forked child"));
+            let map = fixture.engine.map("m", "a");
+            let refused = matches!(map, Err(Error::OtherProcess { .. }));
+            // What it has already it may read.
+            status.models.is_empty() && says_so && refused && read(&view) == good
+        });
+        forked.wait();
+        assert!(ended_well);
+    });
+    drop(view);
+    fixture.finish();
+}
+
+#[test]
+fn a_child_of_a_visitor_reads_no_device() {
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", M);
+    let visited = fixture.engine.request("m", 0, &mut |tensor| {
+        let refused = in_forked_child(|| {
+            let mut out = [0; 1];
+            matches!(tensor.read_at(0, &mut out), Err(Error::OtherProcess { .. }))
+        });
+        assert!(refused);
+        Ok(())
+    });
+    visited.unwrap();
+    fixture.finish();
+}

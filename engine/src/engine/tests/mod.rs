@@ -11,6 +11,7 @@ mod forks;
 mod host;
 mod journeys;
 mod recovery;
+mod remains;
 mod scarcity;
 mod shortages;
 mod stress;

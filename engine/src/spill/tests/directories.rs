@@ -208,7 +208,8 @@ fn a_forked_child_does_not_clean_up_after_its_parent() {
     let base = tempfile::tempdir().unwrap();
     let mut directory = open(base.path()).unwrap();
     // What a child sees: the values of its parent under another process number.
-    Arc::get_mut(&mut directory.owned).unwrap().pid += 1;
+    let owned = directory.owned.get_mut().unwrap();
+    Arc::get_mut(owned).unwrap().pid += 1;
     let path = directory.path().to_owned();
     let file = directory.create("m1-g0.spill", 4096).unwrap();
     drop(file);

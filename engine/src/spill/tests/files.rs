@@ -297,8 +297,8 @@ struct Broken {
 
 impl Broken {
     fn new(directory: &SpillDirectory) -> Self {
-        let fd = directory.owned.fd.as_raw_fd();
-        let original = dup(&directory.owned.fd).unwrap();
+        let fd = directory.owned().fd.as_raw_fd();
+        let original = dup(&directory.owned().fd).unwrap();
         replace(fs::File::open("/dev/null").unwrap().as_raw_fd(), fd);
         Self { fd, original }
     }

@@ -1,6 +1,7 @@
 //! The directory and its files against real filesystems, other processes and planted names.
 
 mod child;
+mod cleaned;
 mod directories;
 mod files;
 mod maps;
