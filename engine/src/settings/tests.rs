@@ -94,6 +94,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
     assert_eq!(settings.file_tier(), FileTier::Closed);
     assert_eq!(settings.tmpfs(), TmpfsPolicy::CountAsRam);
     assert!(settings.durable());
+    assert_eq!(settings.cufile(), CuFileUse::Off);
 }
 
 #[test]
@@ -142,6 +143,7 @@ fn words_other_than_the_listed_ones_are_refused() {
         ("OFFLOAD_FILE_TIER", ["", "Mapped", "ram"]),
         ("OFFLOAD_TMPFS", ["", "ram", "1"]),
         ("OFFLOAD_DURABLE", ["", "true", "2"]),
+        ("OFFLOAD_CUFILE", ["", "1", "compat"]),
         ("OFFLOAD_IO_THREADS", ["", "+2", "two"]),
         ("OFFLOAD_IO_THREADS", ["0", "257", "99999999999999999999"]),
         ("OFFLOAD_IO_THREADS", ["-1", "1.5", " 1"]),
