@@ -109,7 +109,8 @@ impl Driver {
 
     /// Whether it still keeps what it gave out, so that this can be given back. Once it was closed, handles of before mean
     /// nothing any more (transfers with them fail with 5027, also when it is open again), and registering another one
-    /// would open it behind the back of whoever closed it (F33; both seen with version 1.15).
+    /// would open it behind the back of whoever closed it (F33; both seen with version 1.15). One that was
+    /// opened again cannot be told from one that never was closed; giving it an old handle back does nothing.
     pub(crate) fn is_open(&self) -> bool {
         if std::process::id() != self.process {
             return false;

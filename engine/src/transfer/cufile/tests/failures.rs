@@ -129,6 +129,20 @@ fn a_driver_closed_by_somebody_else_is_noticed_and_never_opened_again_behind_the
 }
 
 #[test]
+fn a_driver_that_others_closed_and_opened_again_takes_new_files_and_no_old_handles() {
+    let mut fixture = Fixture::new(CuFileUse::Auto);
+    let (_, range, checksums) = fixture.store(SLOT);
+    fixture.library.fail("cuFileRead", 1, 1, Fault::Reopened);
+    assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::Staged);
+    drop(range);
+    assert!(fixture.notes().contains("5027"), "{}", fixture.notes());
+    assert_eq!(fixture.round_trip(SLOT), STAGED);
+    fixture.next_file(1);
+    assert_eq!(fixture.round_trip(SLOT), BY_CUFILE);
+    fixture.finish();
+}
+
+#[test]
 fn wrong_bytes_from_cufile_are_noticed_replaced_and_end_its_use() {
     let mut fixture = Fixture::new(CuFileUse::Auto);
     let (_, range, checksums) = fixture.store(SLOT);
