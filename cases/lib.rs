@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod bench;
 pub mod data;
+pub mod limits;
 pub mod mapped;
 pub mod models;
 pub mod oom;
@@ -11,6 +12,7 @@ pub mod repeat;
 pub mod steps;
 pub mod suite;
 pub mod summary;
+pub mod world_steps;
 
 use spillproof_harness::{case::Case, model_file::ModelFileError};
 
@@ -25,6 +27,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         absence::cases(),
         data::cases(),
         mapped::cases(),
+        limits::cases(),
         real::cases()?,
     ]
     .concat())

@@ -2,14 +2,14 @@
 
 use crate::bench::Judged;
 use spillproof_harness::{
-    case::{Case, Gpu, MIB},
+    case::{Action, Case, Gpu, MIB, Step},
     device::{DeviceKind, Discovered},
     invariants::{self, Check, InvariantId},
     observation::Run,
     report,
     run::{Bench, run_case},
     verdict::Verdict,
-    world,
+    world::{self, Event, LimitedResource},
 };
 use spillproof_protocol::Capability;
 
@@ -66,8 +66,28 @@ fn unfit(case: &Case, device: &DeviceKind) -> Option<String> {
         (DeviceKind::Cuda { .. }, gpu) if gpu.is_emulated_only() => Some(
             "a real driver cannot be made to refuse, or to lack symbols; nor a real cuFile".into(),
         ),
-        (DeviceKind::Cuda { .. } | DeviceKind::Emulated, _) => None,
+        (DeviceKind::Cuda { .. }, _) => confined(case),
+        (DeviceKind::Emulated, _) => None,
     }
+}
+
+/// Limits that a real driver, which reserves address space and host memory for itself, does not live under.
+fn confined(case: &Case) -> Option<String> {
+    let limits_address_space = |step: &Step| {
+        matches!(
+            step.action,
+            Action::World(Event::Limit {
+                resource: LimitedResource::AddressSpace,
+                ..
+            })
+        )
+    };
+    if case.steps.iter().any(limits_address_space) {
+        return Some("a real driver takes address space as it likes".into());
+    }
+    case.world
+        .memory_bytes
+        .map(|_| "a real driver takes more host memory than the group has".into())
 }
 
 /// A model that no such device holds.

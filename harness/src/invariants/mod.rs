@@ -10,6 +10,7 @@ mod outcome;
 mod places;
 mod policy;
 mod resources;
+mod shortage;
 #[cfg(test)]
 mod tests;
 

@@ -5,13 +5,13 @@
 //! for the process. Not checked here: which tensors leave first, as long as a partial request frees no tensor too many
 //! (E3); `read_bytes`, `reaped_orphans` and `recoveries` in replies.
 
-use super::places;
+use super::{places, shortage};
 use crate::{
     case::{Action, Amount, Destinations, Expect},
     device::DeviceReading,
     observation::{Outcome, Run, StepRecord, total},
 };
-use spillproof_protocol::{Extent, FreeMemoryReply, RequestedBytes, Tier};
+use spillproof_protocol::{ErrorKind, Extent, FreeMemoryReply, RequestedBytes, Tier};
 
 /// Bytes by which one release may differ from the device's account: the allocation units of the
 /// emulated and of the real driver.
@@ -50,7 +50,9 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
                     .map(|message| format!("{}: {message}", step.place())),
             );
         }
-        if let (Action::Free { model, .. }, Expect::Error(_)) = (&step.action, &step.expect)
+        // Host memory cannot be reserved: some may have left before it was short.
+        if let (Action::Free { model, .. }, Expect::Error(kind)) = (&step.action, &step.expect)
+            && *kind != ErrorKind::HostMemory
             && let Some((before, after)) = step.loaded_bytes(model.as_deref())
             && before != after
         {
@@ -65,6 +67,7 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
     wrong.extend(unjustified_reports(run));
     wrong.extend(places::rewritten_in_place(run));
     wrong.extend(places::files_although_off(run));
+    wrong.extend(shortage::written_before_refused(run));
     wrong
 }
 

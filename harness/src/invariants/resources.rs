@@ -5,7 +5,7 @@
 //! mappings, because an allocator's arenas come and go with its threads; shared libraries, which
 //! stay loaded.
 
-use super::InvariantId;
+use super::{InvariantId, shortage};
 use crate::{
     case::{Action, Destinations, Expect},
     device::DeviceReading,
@@ -208,6 +208,7 @@ pub(super) fn files(run: &Run) -> Vec<String> {
             )
         }));
     }
+    wrong.extend(shortage::partial_files(run));
     let open_to_others = run.steps.iter().flat_map(|step| {
         let entries = step.after.offload_files.entries.iter();
         let bad =
