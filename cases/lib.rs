@@ -2,6 +2,7 @@
 
 pub mod absence;
 pub mod bench;
+pub mod crash;
 pub mod data;
 pub mod limits;
 pub mod mapped;
@@ -28,6 +29,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         data::cases(),
         mapped::cases(),
         limits::cases(),
+        crash::cases(),
         real::cases()?,
     ]
     .concat())

@@ -88,6 +88,15 @@ pub fn dies_during(signal: Deadly, step: Step, when: Moment) -> [Step; 2] {
     [happens(Event::Kill(kill)), happens(Event::Restart)]
 }
 
+/// A subject is started in a dead one's place and gets a signal while it opens; then the next one is started.
+#[must_use]
+pub fn dies_at_start(signal: Deadly, when: Moment) -> [Step; 2] {
+    [
+        happens(Event::KillAtStart { signal, when }),
+        happens(Event::Restart),
+    ]
+}
+
 /// A signal while nothing is asked; then a subject is started in the dead one's place.
 #[must_use]
 pub fn dies_idle(signal: Deadly) -> [Step; 2] {

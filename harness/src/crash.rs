@@ -62,12 +62,18 @@ impl Deadly {
     }
 }
 
+impl fmt::Display for Deadly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kill => "kill",
+            Self::Terminate => "terminate",
+        })
+    }
+}
+
 impl fmt::Display for Kill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.signal {
-            Deadly::Kill => "kill",
-            Deadly::Terminate => "terminate",
-        })?;
+        write!(f, "{}", self.signal)?;
         let Some(during) = &self.during else {
             return f.write_str(" idle");
         };

@@ -2,7 +2,7 @@
 
 use crate::{
     case::{Action, Case, Expect},
-    crash::Kill,
+    crash::Deadly,
     invariants,
     observation::{Outcome, Run, StepRecord},
     probe::PeakVerdict,
@@ -43,7 +43,7 @@ impl Run {
 
     /// The end of this subject that the case asked for.
     #[must_use]
-    pub fn kill(&self) -> Option<(&Kill, &Killed)> {
+    pub fn kill(&self) -> Option<(Deadly, &Killed)> {
         self.steps.iter().find_map(StepRecord::kill)
     }
 
@@ -53,22 +53,25 @@ impl Run {
         self.kill().is_some()
     }
 
+    /// For each signal that was to come while a verb was worked on, whether it did.
+    #[must_use]
+    pub fn signals(&self) -> Vec<bool> {
+        let steps = self.lives().flat_map(Self::judged_steps);
+        steps.filter_map(StepRecord::landed_in_a_verb).collect()
+    }
+
     /// Everything that was not measured: a run with doubts is inconclusive unless it is red anyway.
     #[must_use]
     pub fn all_doubts(&self) -> Vec<String> {
         let mut doubts: Vec<String> = self.lives().flat_map(Self::own_doubts).collect();
-        let steps: Vec<&StepRecord> = self.lives().flat_map(Self::judged_steps).collect();
-        let judged = steps.len();
+        let judged = self.lives().flat_map(Self::judged_steps).count();
         if self.case.open == Expect::Ok && judged < self.case.steps.len() {
             doubts.push(format!(
                 "{judged} of {} steps were run",
                 self.case.steps.len()
             ));
         }
-        let landed: Vec<bool> = steps
-            .into_iter()
-            .filter_map(StepRecord::landed_in_a_verb)
-            .collect();
+        let landed = self.signals();
         if !landed.is_empty() && !landed.contains(&true) {
             doubts.push(format!(
                 "none of {} signals came while a verb was worked on",
@@ -81,7 +84,9 @@ impl Run {
     fn own_doubts(&self) -> Vec<String> {
         let mut doubts = self.doubts.clone();
         let Some(baseline) = &self.baseline else {
-            doubts.push("no baseline was read".into());
+            if !self.was_killed() {
+                doubts.push("no baseline was read".into());
+            }
             return doubts;
         };
         if self.settled.is_none() && !self.was_killed() {
@@ -113,9 +118,14 @@ impl Run {
 impl StepRecord {
     /// The signal that the step sent to the subject itself, and what came of it.
     #[must_use]
-    pub fn kill(&self) -> Option<(&Kill, &Killed)> {
+    pub fn kill(&self) -> Option<(Deadly, &Killed)> {
         match (&self.action, &self.outcome) {
-            (Action::World(Event::Kill(kill)), Outcome::Killed(killed)) => Some((kill, killed)),
+            (Action::World(Event::Kill(kill)), Outcome::Killed(killed)) => {
+                Some((kill.signal, killed))
+            }
+            (Action::World(Event::KillAtStart { signal, .. }), Outcome::Killed(killed)) => {
+                Some((*signal, killed))
+            }
             _ => None,
         }
     }
@@ -123,8 +133,11 @@ impl StepRecord {
     /// Whether a signal that was to come during a verb did.
     #[must_use]
     pub fn landed_in_a_verb(&self) -> Option<bool> {
-        let (kill, killed) = self.kill()?;
-        kill.during.as_ref().map(|_| killed.landed)
+        let (_, killed) = self.kill()?;
+        match &self.action {
+            Action::World(Event::Kill(kill)) if kill.during.is_none() => None,
+            _ => Some(killed.landed),
+        }
     }
 
     /// What is done, by whichever process.
@@ -139,6 +152,9 @@ impl StepRecord {
     /// Whether a subject is there all the time and measured.
     #[must_use]
     pub fn is_measured(&self) -> bool {
-        !matches!(self.action, Action::World(Event::Kill(_) | Event::Restart))
+        !matches!(
+            self.action,
+            Action::World(Event::Kill(_) | Event::Restart | Event::KillAtStart { .. })
+        )
     }
 }

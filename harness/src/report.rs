@@ -45,6 +45,11 @@ pub fn line(run: &Run, name: &str, verdict: &Verdict) -> String {
     if let Some(over) = run.peak_over_baseline_bytes() {
         let _ = write!(text, "  peak {:+.1} MiB", over as f64 / MIB as f64);
     }
+    let signals = run.signals();
+    if !signals.is_empty() {
+        let landed = signals.iter().filter(|landed| **landed).count();
+        let _ = write!(text, "  signals {landed} of {} in time", signals.len());
+    }
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         if let (Some(before), Some(after)) =
             (baseline.device.held_bytes(), settled.device.held_bytes())

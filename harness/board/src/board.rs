@@ -178,6 +178,16 @@ impl Board {
         }
     }
 
+    /// Takes the lock as [`Board::lock`] does, unless another process has it: that one may be stopped.
+    pub fn try_lock(&self) -> Result<Option<Locked<'_>>, BoardError> {
+        let threads = lock_threads();
+        match fcntl_lock(self.descriptor(), FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Locked::new(self, threads))),
+            Err(Errno::AGAIN | Errno::ACCESS | Errno::INTR) => Ok(None),
+            Err(source) => Err(self.io_error("lock", source)),
+        }
+    }
+
     pub(crate) fn unlock(&self) {
         // Cannot fail on an open descriptor; the kernel releases the lock at the end of the process in any case.
         let _ = fcntl_lock(self.descriptor(), FlockOperation::Unlock);

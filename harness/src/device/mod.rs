@@ -82,6 +82,17 @@ impl DeviceUnderTest {
         }
     }
 
+    /// Reads the device without waiting for a process of `pids` that may be stopped: nothing when it would take that.
+    ///
+    /// # Errors
+    /// The board or the management library fails.
+    pub fn try_reading(&self, pids: &[u32]) -> Result<Option<DeviceReading>, HarnessError> {
+        match self {
+            Self::Emulated(gpu) => Ok(gpu.try_reading(pids)?.map(DeviceReading::Board)),
+            Self::Absent { .. } | Self::Cuda(_) => self.reading(pids).map(Some),
+        }
+    }
+
     /// Reads the device. `pids` are the subject's processes.
     ///
     /// # Errors

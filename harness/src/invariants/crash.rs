@@ -54,10 +54,9 @@ fn successions(run: &Run) -> impl Iterator<Item = (&Run, &Run)> {
 /// It ends by the signal, or as a program does that was asked to end; nothing else killed it.
 fn exit(life: &Run) -> Option<String> {
     let step = life.steps.iter().find(|step| step.kill().is_some())?;
-    let (kill, killed) = step.kill()?;
-    let right = match (kill.signal, killed.exit) {
-        (Deadly::Kill, Some(ExitReport::Signalled { signal, .. })) => signal == libc::SIGKILL,
-        (Deadly::Terminate, Some(ExitReport::Signalled { signal, .. })) => signal == libc::SIGTERM,
+    let (signal, killed) = step.kill()?;
+    let right = match (signal, killed.exit) {
+        (_, Some(ExitReport::Signalled { signal: by, .. })) => by == signal.signal() as i32,
         (Deadly::Terminate, Some(ExitReport::Exited(status))) => {
             status == 0 || status == TERMINATED_STATUS
         }
@@ -72,7 +71,7 @@ fn exit(life: &Run) -> Option<String> {
         format!(
             "{}: after {} {how}, {:?} later",
             step.place(),
-            kill.signal.signal(),
+            signal.signal(),
             killed.wall
         )
     })
@@ -116,7 +115,7 @@ fn belongs_to(path: &Path, top: &BTreeSet<PathBuf>) -> bool {
 /// SIGTERM leaves time to clean up (F59).
 fn left_by_termination(life: &Run) -> Vec<String> {
     match life.kill() {
-        Some((kill, _)) if kill.signal == Deadly::Terminate => left(life)
+        Some((Deadly::Terminate, _)) => left(life)
             .iter()
             .map(|path| {
                 format!(
@@ -125,7 +124,7 @@ fn left_by_termination(life: &Run) -> Vec<String> {
                 )
             })
             .collect(),
-        Some(_) | None => Vec::new(),
+        Some((Deadly::Kill, _)) | None => Vec::new(),
     }
 }
 

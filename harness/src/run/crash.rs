@@ -3,14 +3,15 @@
 use super::session::{Session, Stop};
 use crate::{
     case::{Action, Expect},
-    crash::{Kill, Moment},
+    crash::{Deadly, Kill, Moment},
     device::DeviceUnderTest,
     error::HarnessError,
-    observation::{Aftermath, Outcome, Phase, Run, StepRecord},
+    observation::{Aftermath, Outcome, Phase, Reading, Run, StepRecord},
     probe::{self, FileKind},
     sandbox::Sandbox,
     subject::{Killed, Subject},
 };
+use spillproof_protocol::Request;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -26,40 +27,111 @@ impl Session<'_> {
         let before = self.reading()?;
         let status_before = self.status()?;
         let started = Instant::now();
-        let killed = match &kill.during {
-            None => Ok(self.subject.kill_idle(END_BOUND, kill.signal)),
+        let outcome = match &kill.during {
+            None => Outcome::Killed(self.subject.kill_idle(END_BOUND, kill.signal)),
             Some(during) => {
                 let request = self.request_for(during, &status_before)?.ok_or_else(|| {
                     HarnessError::Case(format!("{}: the subject is not asked", during.label()))
                 })?;
-                let seen = Seen::now(self.device, self.sandbox, self.subject.pid())?;
-                let due = || seen.has_come(kill.when);
-                let deadline = self.run.case.limits.call.min(END_BOUND);
-                self.subject
-                    .kill_during(&request, deadline, kill.signal, due)
+                self.kill_during(&request, kill.signal, kill.when)?
             }
         };
-        let outcome = match killed {
-            Ok(killed) => Outcome::Killed(killed),
-            Err(finding) => Outcome::Misbehaved(finding),
-        };
-        let ended = matches!(&outcome, Outcome::Killed(Killed { exit: Some(_), .. }));
-        let after = self.device_only_reading()?;
-        self.run.steps.push(StepRecord {
+        let mut record = self.record(phase, action, outcome, before)?;
+        record.wall = started.elapsed();
+        record.status_before = Some(status_before);
+        self.bury(record)
+    }
+
+    /// Starts the next subject in the dead one's place, and ends it while it opens.
+    pub(super) fn kill_at_start(
+        &mut self,
+        phase: Phase,
+        action: &Action,
+        signal: Deadly,
+        when: Moment,
+    ) -> Result<(), Stop> {
+        self.succeed()?;
+        let before = self.device_only_reading()?;
+        let started = Instant::now();
+        if !self.say_hello()? {
+            return Err(Stop::Recorded);
+        }
+        let open = self.open_request();
+        let outcome = self.kill_during(&open, signal, when)?;
+        let mut record = self.record(phase, action, outcome, before)?;
+        record.wall = started.elapsed();
+        self.bury(record)
+    }
+
+    /// Starts the next subject in the dead one's place, and brings it to its baseline.
+    pub(super) fn restart(&mut self, phase: Phase, action: &Action) -> Result<(), Stop> {
+        self.succeed()?;
+        let before = self.device_only_reading()?;
+        let started = Instant::now();
+        if !self.say_hello()? {
+            return Err(Stop::Recorded);
+        }
+        self.run.open = self.open();
+        let outcome = self.run.open.clone();
+        let opened = outcome.is_success();
+        let mut record = self.record(phase, action, outcome, before)?;
+        record.wall = started.elapsed();
+        if opened {
+            record.status_after = Some(self.status()?);
+        }
+        self.run.steps.push(record);
+        if opened {
+            self.reach_baseline()
+        } else {
+            Err(Stop::Recorded)
+        }
+    }
+
+    fn kill_during(
+        &mut self,
+        request: &Request,
+        signal: Deadly,
+        when: Moment,
+    ) -> Result<Outcome, Stop> {
+        let seen = Seen::now(self.device, self.sandbox, self.subject.pid())?;
+        let deadline = self.run.case.limits.call.min(END_BOUND);
+        let due = || seen.has_come(when);
+        let killed = self.subject.kill_during(request, deadline, signal, due);
+        Ok(killed.map_or_else(Outcome::Misbehaved, Outcome::Killed))
+    }
+
+    fn record(
+        &self,
+        phase: Phase,
+        action: &Action,
+        outcome: Outcome,
+        before: Reading,
+    ) -> Result<StepRecord, Stop> {
+        Ok(StepRecord {
             number: self.step_number(),
             phase,
             action: action.clone(),
             expect: Expect::Ok,
             outcome,
-            wall: started.elapsed(),
+            wall: Duration::ZERO,
             before,
-            after: after.clone(),
-            status_before: Some(status_before),
+            after: self.device_only_reading()?,
+            status_before: None,
             status_after: None,
             peak: None,
             expected: BTreeMap::new(),
             justified_bytes: self.justified_bytes,
-        });
+        })
+    }
+
+    /// Reads what a subject that was killed left.
+    fn bury(&mut self, record: StepRecord) -> Result<(), Stop> {
+        let ended = matches!(
+            &record.outcome,
+            Outcome::Killed(Killed { exit: Some(_), .. })
+        );
+        let after = record.after.clone();
+        self.run.steps.push(record);
         if !ended {
             return Err(Stop::Recorded);
         }
@@ -72,8 +144,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Starts the next subject in the dead one's place, and brings it to its baseline. What the dead one's run saw is kept aside.
-    pub(super) fn restart(&mut self, phase: Phase, action: &Action) -> Result<(), Stop> {
+    /// Starts a process in the dead one's place. What the dead one's run saw is kept aside.
+    fn succeed(&mut self) -> Result<(), Stop> {
         if self.subject.exit().is_none() {
             let reason = "a subject is started anew only after it was killed";
             return Err(HarnessError::Case(reason.into()).into());
@@ -91,50 +163,19 @@ impl Session<'_> {
         )?;
         let dead = std::mem::replace(&mut self.subject, next);
         self.run.ended = Some(dead.finish(END_BOUND));
+        self.justified_bytes = 0;
         let fresh = Run::new(&self.run.case, self.run.offload_dir.clone());
         let mut dead = std::mem::replace(self.run, fresh);
-        let mut earlier = std::mem::take(&mut dead.earlier);
-        dead.neighbours = self.neighbours();
+        self.run.earlier = std::mem::take(&mut dead.earlier);
         self.run.beside = dead.beside.clone();
-        earlier.push(dead);
-        self.run.earlier = earlier;
-        let before = self.device_only_reading()?;
-        let started = Instant::now();
-        if !self.say_hello()? {
-            return Err(Stop::Recorded);
-        }
-        self.run.open = self.open();
-        let record = StepRecord {
-            number: self.step_number(),
-            phase,
-            action: action.clone(),
-            expect: Expect::Ok,
-            outcome: self.run.open.clone(),
-            wall: started.elapsed(),
-            before,
-            after: self.device_only_reading()?,
-            status_before: None,
-            status_after: self
-                .run
-                .open
-                .is_success()
-                .then(|| self.status())
-                .transpose()?,
-            peak: None,
-            expected: BTreeMap::new(),
-            justified_bytes: 0,
-        };
-        self.run.steps.push(record);
-        if !self.run.open.is_success() {
-            return Err(Stop::Recorded);
-        }
-        self.reach_baseline()
+        dead.neighbours = self.neighbours();
+        self.run.earlier.push(dead);
+        Ok(())
     }
 
     /// Steps are numbered through all lives.
     pub(super) fn step_number(&self) -> usize {
-        let lives = self.run.earlier.iter().chain([&*self.run]);
-        lives.map(|life| life.steps.len()).sum::<usize>() + 1
+        self.run.lives().map(|life| life.steps.len()).sum::<usize>() + 1
     }
 }
 
@@ -163,7 +204,7 @@ impl<'a> Seen<'a> {
             files: BTreeSet::new(),
         };
         Ok(Self {
-            held_bytes: seen.held_bytes().unwrap_or(0),
+            held_bytes: device.reading(&[pid])?.held_bytes().unwrap_or(0),
             files: seen.files().unwrap_or_default(),
             ..seen
         })
@@ -188,7 +229,7 @@ impl<'a> Seen<'a> {
     }
 
     fn held_bytes(&self) -> Option<u64> {
-        self.device.reading(&[self.pid]).ok()?.held_bytes()
+        self.device.try_reading(&[self.pid]).ok()??.held_bytes()
     }
 
     fn files(&self) -> Option<BTreeSet<PathBuf>> {

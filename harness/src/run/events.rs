@@ -31,7 +31,7 @@ impl Session<'_> {
             Event::FillVolume { leave_bytes } => self.fill_volume(*leave_bytes)?,
             Event::ClearVolume => self.clear_volume()?,
             Event::Beside(action) => return self.beside(action),
-            Event::Kill(_) | Event::Restart => {}
+            Event::Kill(_) | Event::Restart | Event::KillAtStart { .. } => {}
         }
         Ok(Outcome::Done)
     }
@@ -75,7 +75,10 @@ impl Session<'_> {
 
     /// Whether a step is the subject's end or a new start.
     pub(super) fn is_crash(action: &Action) -> bool {
-        matches!(action, Action::World(Event::Kill(_) | Event::Restart))
+        matches!(
+            action,
+            Action::World(Event::Kill(_) | Event::Restart | Event::KillAtStart { .. })
+        )
     }
 
     /// A crash step; nothing for all other steps.
@@ -83,6 +86,9 @@ impl Session<'_> {
         match action {
             Action::World(Event::Kill(kill)) => self.kill(phase, action, kill),
             Action::World(Event::Restart) => self.restart(phase, action),
+            Action::World(Event::KillAtStart { signal, when }) => {
+                self.kill_at_start(phase, action, *signal, *when)
+            }
             _ => Ok(()),
         }
     }

@@ -98,12 +98,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) fn open(&mut self) -> Outcome {
+    pub(super) fn open_request(&self) -> Request {
         let named = self.run.case.device_name.clone();
         // Whichever GPU it is, the subject sees it alone.
         let device = named.unwrap_or_else(|| "cuda:0".into());
+        Request::Open(OpenArgs { device })
+    }
+
+    pub(super) fn open(&mut self) -> Outcome {
+        let request = self.open_request();
         let started = Instant::now();
-        let outcome = self.call(&Request::Open(OpenArgs { device }));
+        let outcome = self.call(&request);
         self.run.open_wall = started.elapsed();
         outcome
     }

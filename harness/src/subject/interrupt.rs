@@ -1,7 +1,9 @@
 //! Ending a subject by a signal at a moment seen from outside.
 //!
 //! While a verb is worked on the subject runs in short slices and stands still between them: whatever the machine's load, the
-//! moment is looked for often enough, and the signal comes before the next slice.
+//! moment is looked for often enough, and the signal comes before the next slice. It also gets the lowest priority: whoever
+//! looks comes first.
+#![allow(unsafe_code)]
 
 use super::{Broken, ExitReport, Finding, Subject};
 use crate::{crash::Deadly, settle::settle};
@@ -14,6 +16,7 @@ use nix::{
 };
 use spillproof_protocol::Request;
 use std::{
+    fs,
     os::fd::{AsFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -21,7 +24,10 @@ use std::{
 };
 
 /// How long the subject runs between two looks.
-const SLICE: Duration = Duration::from_micros(150);
+const SLICE: Duration = Duration::from_micros(60);
+
+/// What `nice 19` gives.
+const LOWEST_PRIORITY: libc::c_int = 19;
 
 /// How long its threads may take to stand still: one may be in an uninterruptible disk access.
 const STOP_BOUND: Duration = Duration::from_millis(200);
@@ -56,6 +62,9 @@ impl Subject {
         let answered = AtomicBool::new(false);
         let (client, process) = (&mut self.client, &self.process);
         let pid = Pid::from_raw(self.child.id().cast_signed());
+        yield_priority(self.child.id());
+        // It begins when the watch lets it.
+        let _ = kill(pid, Signal::SIGSTOP);
         let (result, sent) = thread::scope(|scope| {
             let watch = scope.spawn(|| watch(pid, process, deadly, due, &answered));
             let result = client.call(request, deadline, process);
@@ -136,6 +145,16 @@ fn watch(
     }
     send(Signal::SIGCONT);
     sent
+}
+
+/// Gives every thread the lowest priority. There is no way back without privileges, and none is needed: the process ends.
+fn yield_priority(pid: u32) {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let numbers = threads.into_iter().flatten().flatten();
+    for thread in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        // SAFETY: plain system call on a number; a thread that ended meanwhile is an error that changes nothing.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, LOWEST_PRIORITY) };
+    }
 }
 
 /// All threads are stopped, or the process has ended.

@@ -15,7 +15,10 @@ pub(crate) use image::make_image;
 pub(crate) use limit::{Headroom, lift, lower};
 pub use permitted::unavailable;
 
-use crate::{case::Action, crash::Kill};
+use crate::{
+    case::Action,
+    crash::{Deadly, Kill, Moment},
+};
 use std::fmt;
 
 /// Where a case lives.
@@ -92,6 +95,13 @@ pub enum Event {
     Kill(Kill),
     /// A subject is started in the dead one's place, in the same directories.
     Restart,
+    /// A subject is started in the dead one's place, and killed while it opens.
+    KillAtStart {
+        /// The signal.
+        signal: Deadly,
+        /// When it comes, by what is seen since it was asked to open.
+        when: Moment,
+    },
     /// Another process of the same program, on the same directory and device, does something.
     Beside(Box<Action>),
 }
@@ -126,6 +136,7 @@ impl fmt::Display for Event {
             Self::ClearVolume => f.write_str("volume cleared"),
             Self::Kill(kill) => write!(f, "{kill}"),
             Self::Restart => f.write_str("restart"),
+            Self::KillAtStart { signal, when } => write!(f, "{signal} during restart, {when}"),
             Self::Beside(action) => write!(f, "beside: {}", action.label()),
         }
     }
