@@ -4,7 +4,7 @@
 use crate::{
     models::plain,
     steps::{CaseWords as _, case, drop_model, free, free_1e30, load, modify, read_back, request},
-    world_steps::{beside, beside_dies, dies_at_start, dies_during, dies_idle},
+    world_steps::{beside, beside_dies, dies_at_start, dies_during, dies_idle, restart},
 };
 use spillproof_harness::{
     case::{Amount, Case, Destinations, MIB, Model, Step},
@@ -45,9 +45,13 @@ fn written(mib: u64) -> Moment {
     Moment::Written { bytes: mib * MIB }
 }
 
+/// Small slots: a transfer is many short steps, between which signals come.
 fn crash(name: &str, vram_mib: u64, models: Vec<Model>) -> Case {
-    case("crash", name, vram_mib, models)
+    case("crash", name, vram_mib, models).set("OFFLOAD_STAGING_MB", "2")
 }
+
+/// Models of which each leaves a file.
+const ORPHANS: [&str; 8] = ["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7"];
 
 /// SIGKILL: nothing is cleaned up by the dead one.
 fn killed() -> Vec<Case> {
@@ -70,12 +74,12 @@ fn killed() -> Vec<Case> {
         // Early, in the middle, late, and when the first device memory is given back.
         crash("killed_during_an_offload", 32, vec![six("a", 1)])
             .steps(
-                [1, 4, 9, 14, 20, 23]
+                [1, 4, 8, 12, 16, 20]
                     .into_iter()
                     .flat_map(|mib| during_offload(written(mib))),
             )
             .steps(
-                [4, 12, 24]
+                [4, 12, 20]
                     .into_iter()
                     .flat_map(|mib| during_offload(Moment::Freed { bytes: mib * MIB })),
             )
@@ -109,13 +113,17 @@ fn killed() -> Vec<Case> {
             )
             .steps(serves("a")),
         crash("killed_during_a_drop", 32, vec![many("m", 2)])
-            .steps([1, 100 * 4096, 400 * 4096].into_iter().flat_map(|bytes| {
-                [load("m"), request("m")].into_iter().chain(dies_during(
-                    kill,
-                    drop_model("m"),
-                    Moment::Freed { bytes },
-                ))
-            }))
+            .steps(
+                [1, 50 * 4096, 150 * 4096, 300 * 4096]
+                    .into_iter()
+                    .flat_map(|bytes| {
+                        [load("m"), request("m")].into_iter().chain(dies_during(
+                            kill,
+                            drop_model("m"),
+                            Moment::Freed { bytes },
+                        ))
+                    }),
+            )
             .steps([load("m"), free_1e30()])
             .steps(dies_during(
                 kill,
@@ -156,7 +164,9 @@ fn killed() -> Vec<Case> {
                         load("a"),
                         free_1e30(),
                         modify("a", "t1", 77),
-                        modify("a", "t4", 78),
+                        modify("a", "t2", 78),
+                        modify("a", "t4", 79),
+                        modify("a", "t5", 80),
                     ]
                     .into_iter()
                     .chain(dies_during(kill, free_1e30(), when))
@@ -167,12 +177,18 @@ fn killed() -> Vec<Case> {
         crash(
             "killed_while_orphans_are_removed",
             32,
-            vec![six("a", 1), plain("b", 2, &[MIB; 2])],
+            ORPHANS.map(|name| plain(name, 2, &[64 << 10; 2])).to_vec(),
         )
-        .steps([load("a"), load("b"), free_1e30()])
+        .steps(ORPHANS.map(load))
+        .steps([free_1e30()])
         .steps(dies_idle(kill).into_iter().take(1))
-        .steps(dies_at_start(kill, Moment::Removed { files: 1 }))
-        .steps(serves("a")),
+        .steps(
+            [1, 3, 5]
+                .into_iter()
+                .map(|files| dies_at_start(kill, Moment::Removed { files })),
+        )
+        .steps([restart()])
+        .steps(serves(ORPHANS[0])),
     ]
 }
 
@@ -264,11 +280,7 @@ fn two_processes() -> Vec<Case> {
             beside(request("b")),
         ])
         .steps([load("b"), free_1e30()])
-        .steps(dies_during(
-            kill,
-            request("b"),
-            Moment::Taken { bytes: 2 * MIB },
-        ))
+        .steps(dies_idle(kill))
         .steps([beside(request("b"))])
         .steps(serves("a")),
         crash(

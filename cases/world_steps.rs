@@ -85,22 +85,25 @@ pub fn dies_during(signal: Deadly, step: Step, when: Moment) -> [Step; 2] {
         during: Some(Box::new(step.action)),
         when,
     };
-    [happens(Event::Kill(kill)), happens(Event::Restart)]
+    [happens(Event::Kill(kill)), restart()]
 }
 
-/// A subject is started in a dead one's place and gets a signal while it opens; then the next one is started.
+/// A subject is started in a dead one's place and gets a signal while it opens.
 #[must_use]
-pub fn dies_at_start(signal: Deadly, when: Moment) -> [Step; 2] {
-    [
-        happens(Event::KillAtStart { signal, when }),
-        happens(Event::Restart),
-    ]
+pub fn dies_at_start(signal: Deadly, when: Moment) -> Step {
+    happens(Event::KillAtStart { signal, when })
+}
+
+/// A subject is started in a dead one's place.
+#[must_use]
+pub fn restart() -> Step {
+    happens(Event::Restart)
 }
 
 /// A signal while nothing is asked; then a subject is started in the dead one's place.
 #[must_use]
 pub fn dies_idle(signal: Deadly) -> [Step; 2] {
-    [happens(Event::Kill(idle(signal))), happens(Event::Restart)]
+    [happens(Event::Kill(idle(signal))), restart()]
 }
 
 fn idle(signal: Deadly) -> Kill {
