@@ -161,7 +161,7 @@ impl Session<'_> {
         let entries = probe::files(&directory)?.entries.into_iter().rev();
         for (path, entry) in entries {
             let path = directory.join(path);
-            fs::set_permissions(&path, Permissions::from_mode(0))
+            fs::set_permissions(&path, Permissions::from_mode(0o0))
                 .map_err(HarnessError::path("take the permissions of", &path))?;
             self.spoils.modes.push((path, entry.mode));
         }
