@@ -14,14 +14,7 @@ const VRAM_MIB: u64 = 64;
 /// The family.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    let models = [
-        ("dtypes", every_dtype()),
-        ("odd_sizes", odd_sizes()),
-        ("views", views()),
-        ("tied", tied()),
-        ("empty", empty()),
-        ("nan_payloads", nan_payloads()),
-    ];
+    let models = awkward_models();
     let mut cases = Vec::new();
     for (name, model) in models {
         for tier in [Tier::Ram, Tier::Mapped, Tier::File] {
@@ -55,6 +48,18 @@ pub fn cases() -> Vec<Case> {
         ));
     }
     cases
+}
+
+/// Everything that is easy to get wrong, as a model `m` each.
+pub(crate) fn awkward_models() -> [(&'static str, Model); 6] {
+    [
+        ("dtypes", every_dtype()),
+        ("odd_sizes", odd_sizes()),
+        ("views", views()),
+        ("tied", tied()),
+        ("empty", empty()),
+        ("nan_payloads", nan_payloads()),
+    ]
 }
 
 /// Two whole journeys of a model through a tier.

@@ -4,6 +4,7 @@ pub mod absence;
 pub mod bench;
 pub mod crash;
 pub mod data;
+pub mod gds;
 pub mod limits;
 pub mod mapped;
 pub mod models;
@@ -30,6 +31,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         mapped::cases(),
         limits::cases(),
         crash::cases(),
+        gds::cases(),
         real::cases()?,
     ]
     .concat())

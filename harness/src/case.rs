@@ -77,6 +77,8 @@ pub struct Limits {
     pub slack_bytes: u64,
     /// Bytes that the case's settings send to RAM.
     pub ram_tier_bytes: u64,
+    /// File bytes that may be written in vain, by a way that fails half way through a block.
+    pub rewritten_bytes: u64,
 }
 
 impl Default for Limits {
@@ -87,6 +89,7 @@ impl Default for Limits {
             staging_bytes: 48 * MIB,
             slack_bytes: 8 * MIB,
             ram_tier_bytes: 0,
+            rewritten_bytes: 0,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! ran short, what exactly was resident: drivers differ in how much they keep for themselves.
 
 use crate::{
-    case::{Action, Expect},
+    case::{Action, CuFile, Expect, Gpu},
     lanes::Lane,
     observation::{Outcome, Run, StepRecord},
 };
@@ -23,8 +23,8 @@ pub fn render(run: &Run) -> String {
     let first = run.lives().next().unwrap_or(run);
     let mut text = format!("{}\nopen: {}\n", run.case.id(), outcome(&first.open));
     let mut listed = Vec::new();
-    // What is free in a cgroup depends on what else the process took.
-    let mut short = run.case.world.memory_bytes.is_some();
+    // What is free in a cgroup depends on what else the process took; and a machine's own cuFile serves what it likes.
+    let mut short = run.case.world.memory_bytes.is_some() || goes_its_own_way(run);
     for step in run.lives().flat_map(Run::judged_steps) {
         let came_back = match (&step.expect, &step.outcome) {
             (Expect::OkOrError(kind), _) => format!("ok or error {kind}"),
@@ -72,6 +72,18 @@ fn abreast(lanes: &[Lane]) -> String {
         }
     }
     text
+}
+
+/// Whether the case leaves open by which way bytes go, where there is more than one.
+fn goes_its_own_way(run: &Run) -> bool {
+    match run.case.gpu {
+        Gpu::Absent
+        | Gpu::Present {
+            cufile: CuFile::Absent,
+            ..
+        } => false,
+        Gpu::Present { .. } => run.case.path.is_none(),
+    }
 }
 
 /// Whether the step let something go that the case had not asked to go.

@@ -84,7 +84,7 @@ impl fmt::Display for Gpu {
 /// The library for GPUDirect Storage that the subject finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CuFile {
-    /// None. A real device keeps what its machine has: cases that do not mean cuFile turn it off by their settings.
+    /// None; one that the machine has is kept out of sight.
     Absent,
     /// Whatever the machine has; a healthy one that transfers directly where the device is emulated.
     AsFound,

@@ -26,6 +26,7 @@ impl Run {
             ended: None,
             aftermath: None,
             offload_dir,
+            work_dir: PathBuf::new(),
             doubts: Vec::new(),
             asides: Vec::new(),
             earlier: Vec::new(),

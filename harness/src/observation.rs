@@ -52,6 +52,8 @@ pub struct Run {
     pub aftermath: Option<Aftermath>,
     /// Where offload files belong.
     pub offload_dir: PathBuf,
+    /// The subject's working directory.
+    pub work_dir: PathBuf,
     /// Why parts of the run measured nothing.
     pub doubts: Vec<String>,
     /// Calls around the steps (`hello`, `status`, `quit`) that did not succeed, by verb.

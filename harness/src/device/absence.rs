@@ -32,8 +32,8 @@ fn names_cuda(cache: &[u8]) -> bool {
 }
 
 /// The loader stops at the first file of the right name: one that is no library makes `dlopen` fail.
-pub(super) fn block(directory: &Path) -> Result<(), HarnessError> {
-    for name in LIBRARY_NAMES {
+pub(super) fn block(directory: &Path, names: &[&str]) -> Result<(), HarnessError> {
+    for name in names {
         let path = directory.join(name);
         fs::write(&path, "").map_err(HarnessError::path("write", &path))?;
     }

@@ -1,6 +1,6 @@
 //! An emulated GPU: a board, and a directory in which a subject finds the emulated driver as `libcuda.so.1`.
 
-use super::{reading::BoardReading, withheld::withhold};
+use super::{absence, reading::BoardReading, withheld::withhold};
 use crate::error::HarnessError;
 use spillproof_board::{BOARD_VARIABLE, Board, BoardConfig, Snapshot};
 use std::{
@@ -13,8 +13,8 @@ use std::{
 /// The names under which programs look for the driver.
 pub(super) const LIBRARY_NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
-/// The name under which programs look for GPUDirect Storage.
-const CUFILE_NAME: &str = "libcufile.so.0";
+/// The names under which programs look for GPUDirect Storage.
+pub(super) const CUFILE_NAMES: [&str; 2] = ["libcufile.so.0", "libcufile.so"];
 
 /// What differs from a healthy, current driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +70,14 @@ impl EmulatedGpu {
             let link = into.join(name);
             symlink(&target, &link).map_err(HarnessError::path("link", &link))?;
         }
-        let cufile = into.join(CUFILE_NAME);
-        match options.cufile {
+        if options.cufile.is_some() {
             // The same file: both libraries are one, and share what they know.
-            Some(_) => symlink(&target, &cufile).map_err(HarnessError::path("link", &cufile))?,
-            // The loader stops at the first file of that name: one that the machine has is not found.
-            None => fs::write(&cufile, "").map_err(HarnessError::path("write", &cufile))?,
+            for name in CUFILE_NAMES {
+                let link = into.join(name);
+                symlink(&target, &link).map_err(HarnessError::path("link", &link))?;
+            }
+        } else {
+            absence::block(into, &CUFILE_NAMES)?;
         }
         Ok(Self {
             board,

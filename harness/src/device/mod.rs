@@ -65,7 +65,7 @@ impl DeviceUnderTest {
     pub fn absent(into: &Path) -> Result<Self, HarnessError> {
         fs::create_dir_all(into).map_err(HarnessError::path("create", into))?;
         if absence::system_has_cuda() {
-            absence::block(into)?;
+            absence::block(into, &emulated::LIBRARY_NAMES)?;
         }
         Ok(Self::Absent {
             libraries: into.to_owned(),

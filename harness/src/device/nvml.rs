@@ -1,19 +1,26 @@
 //! A real GPU, read through its management library: no context is made on it.
 
 use super::{
+    absence,
+    emulated::CUFILE_NAMES,
     reading::{NvmlReading, NvmlScope},
     slot::{Occupancy, Slot},
 };
 use crate::error::HarnessError;
 use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory, error::NvmlError};
 use std::{
+    env,
     ffi::{OsStr, OsString},
-    fmt,
+    fmt, fs,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// The management library has its versioned name only where no development package is installed.
 const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// Names the file of cuFile's settings.
+const CUFILE_SETTINGS: &str = "CUFILE_ENV_PATH_JSON";
 
 /// A real GPU.
 #[derive(Clone)]
@@ -21,6 +28,8 @@ pub struct CudaGpu {
     nvml: Arc<Nvml>,
     ordinal: u32,
     uuid: String,
+    /// Looked through first by the loader.
+    libraries: Option<PathBuf>,
     /// Held for as long as a case uses it.
     _slot: Arc<Slot>,
 }
@@ -61,20 +70,38 @@ impl CudaGpu {
         Ok(Self {
             nvml,
             ordinal,
+            libraries: None,
             _slot: Arc::new(Slot::take(&uuid)?),
             uuid,
         })
     }
 
-    /// Shows the subject this GPU alone, as its device 0, and the loader path as it is.
+    /// Keeps the machine's cuFile out of the subject's sight: files in `directory`, which is made, stand before it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn without_cufile(mut self, directory: &Path) -> Result<Self, HarnessError> {
+        fs::create_dir_all(directory).map_err(HarnessError::path("create", directory))?;
+        absence::block(directory, &CUFILE_NAMES)?;
+        self.libraries = Some(directory.to_owned());
+        Ok(self)
+    }
+
+    /// Shows the subject this GPU alone, as its device 0, the loader path as it is, and the user's settings of cuFile.
     #[must_use]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let mut environment = vec![
             ("CUDA_VISIBLE_DEVICES".into(), self.uuid.clone().into()),
             ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
         ];
-        if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
+        let inherited = env::var_os("LD_LIBRARY_PATH");
+        let paths = inherited.iter().flat_map(env::split_paths);
+        let paths: Vec<PathBuf> = self.libraries.iter().cloned().chain(paths).collect();
+        if let Some(path) = env::join_paths(&paths).ok().filter(|_| !paths.is_empty()) {
             environment.push(("LD_LIBRARY_PATH".into(), path));
+        }
+        if let Some(path) = env::var_os(CUFILE_SETTINGS) {
+            environment.push((CUFILE_SETTINGS.into(), path));
         }
         environment
     }

@@ -13,6 +13,7 @@ mod resources;
 mod shortage;
 #[cfg(test)]
 mod tests;
+mod transfers;
 
 pub(crate) use memory::{anon_shared_bytes, limit_bytes};
 pub(crate) use resources::is_back_at_baseline;

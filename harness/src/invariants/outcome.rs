@@ -3,6 +3,7 @@
 //! Not checked here: whether an error's message helps; whether a masked fault was masked rightly
 //! (that needs receipts of injected faults).
 
+use super::transfers;
 use crate::{
     case::{Action, Expect},
     observation::{Act, Outcome, Phase, Run},
@@ -133,6 +134,7 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
         }
     }
     wrong.extend(handles_given_twice(run));
+    wrong.extend(transfers::claimed(run));
     wrong
 }
 

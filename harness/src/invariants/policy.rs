@@ -231,13 +231,14 @@ fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
 
 /// By the subject's own account, too, it wrote no more than loads and modifications justify.
 fn unjustified_reports(run: &Run) -> Option<String> {
+    let allowed = OTHER_WRITES_BYTES + run.case.limits.rewritten_bytes;
     let start = run
         .judged_steps()
         .find_map(|step| step.status_before.as_ref())?
         .written_bytes;
     run.judged_steps().find_map(|step| {
         let reported = step.status_after.as_ref()?.written_bytes.saturating_sub(start);
-        (reported > step.justified_bytes + OTHER_WRITES_BYTES).then(|| {
+        (reported > step.justified_bytes + allowed).then(|| {
             format!(
                 "{}: {reported} written bytes are reported so far, loads and modifications justify {}",
                 step.place(),
@@ -252,9 +253,10 @@ fn unjustified_writes(run: &Run) -> Vec<String> {
     let Some(baseline) = &run.baseline else {
         return Vec::new();
     };
+    let allowed = OTHER_WRITES_BYTES + run.case.limits.rewritten_bytes;
     let excess = run.judged_steps().find_map(|step| {
         let written = step.after.written_bytes.saturating_sub(baseline.written_bytes);
-        (written > step.justified_bytes + OTHER_WRITES_BYTES).then(|| {
+        (written > step.justified_bytes + allowed).then(|| {
             format!(
                 "{}: the process has written {written} bytes so far, loads and modifications justify {}",
                 step.place(),

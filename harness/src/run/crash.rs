@@ -167,6 +167,7 @@ impl Session<'_> {
         let fresh = Run::new(&self.run.case, self.run.offload_dir.clone());
         let mut dead = std::mem::replace(self.run, fresh);
         self.run.earlier = std::mem::take(&mut dead.earlier);
+        self.run.work_dir = dead.work_dir.clone();
         self.run.beside = dead.beside.clone();
         dead.neighbours = self.neighbours();
         self.run.earlier.push(dead);

@@ -57,6 +57,7 @@ pub fn run_case(case: &Case, kind: &DeviceKind, bench: &Bench) -> Run {
 fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(), HarnessError> {
     let mut sandbox = Sandbox::create_in(&run.case.world, &bench.work_dir, &run.case.id())?;
     run.offload_dir = sandbox.offload_dir();
+    run.work_dir = sandbox.work_dir();
     if sandbox.is_tmpfs() {
         let reason = format!(
             "{} is on a tmpfs, offload files belong on a disk; set SPILLPROOF_DIR",
@@ -149,9 +150,17 @@ fn prepare(
             let gpu = EmulatedGpu::create(&config, &bench.emulator, &libraries, options)?;
             Ok(DeviceUnderTest::Emulated(gpu))
         }
-        (DeviceKind::Cuda { ordinal }, Gpu::Present { vram_bytes, .. }) => {
-            let gpu = CudaGpu::open(*ordinal)?;
+        (
+            DeviceKind::Cuda { ordinal },
+            Gpu::Present {
+                vram_bytes, cufile, ..
+            },
+        ) => {
+            let mut gpu = CudaGpu::open(*ordinal)?;
             gpu.wait_until_clean(*vram_bytes)?;
+            if *cufile == CuFile::Absent {
+                gpu = gpu.without_cufile(&libraries)?;
+            }
             Ok(DeviceUnderTest::Cuda(gpu))
         }
     }
