@@ -32,6 +32,15 @@
 //! are never trusted by name and go with the last tensor or view that needs them; what a killed process left is removed
 //! at the next start.
 //!
+//! Somebody may cut, change, unlink or remove any of it at any time: readers get the right bytes or a typed error, the
+//! process gets no signal, and the directory is made again when the next file needs it.
+//!
+//! # Threads
+//! Any thread may call at any time. Moves have their turn in the order of asking; a request has it while it brings a block
+//! in, not while its visitor runs, and the block that a visitor looks at stays, unchanged, until it returns.
+//! [`Engine::status`] and [`Engine::map`] wait for nobody. [`Engine::unless`] gives the operations that a [`Cancellation`]
+//! ends early: between chunks, between blocks and wherever they wait, with the old or the new state left behind.
+//!
 //! # GPUDirect Storage
 //! Where NVIDIA's cuFile library is installed, a device is open, and a probe in the offload directory shows that what cuFile
 //! writes it also reads back, files are written from device memory and read to it by cuFile: with
@@ -51,9 +60,10 @@
 //! disk they would gain nothing, and a call that has returned must have ended.
 //!
 //! # What it does not do
-//! There is no hardware abstraction layer: a device that is not CUDA is refused. Operations that move bytes run one
-//! after the other; [`Engine::status`] and [`Engine::map`] never wait for them. Mapped bytes cannot be borrowed,
-//! only copied out ([`TensorView::read_at`] says why and what that costs).
+//! There is no hardware abstraction layer: a device that is not CUDA is refused. Moves do not run beside each other, as
+//! they share the disk and the staging slots. A visitor that runs is not interrupted. Mapped bytes cannot be borrowed, only
+//! copied out ([`TensorView::read_at`] says why and what that costs). A forked child is refused whatever would move bytes or
+//! take a lock; views that it was born with it may read.
 
 mod cancellation;
 mod cuda;

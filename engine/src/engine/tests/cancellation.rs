@@ -262,6 +262,33 @@ fn a_request_cancelled_by_its_visitor_ends_before_the_next_visit() {
 }
 
 #[test]
+fn a_long_transfer_ends_between_its_chunks() {
+    let model = &[("long", 12 * MIB)];
+    for threshold in [TO_FILES, TO_RAM] {
+        for (is_reload, call) in [(false, "cuMemcpyDtoHAsync"), (true, "cuMemcpyHtoDAsync")] {
+            let fixture = Fixture::new(16 * MIB, threshold);
+            fixture.load("m", model);
+            if is_reload {
+                fixture.free_all();
+            }
+            let cancellation = Cancellation::new();
+            let (cancel, before) = (cancellation.clone(), fixture.driver.calls(call));
+            fixture.driver.meanwhile(call, 2, move || cancel.cancel());
+            let engine = fixture.engine.unless(&cancellation);
+            let outcome = match is_reload {
+                false => engine.free_memory(None, MemoryRequest::Full).map(|_| ()),
+                true => engine.make_resident("m").map(|_| ()),
+            };
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+            // Two threads may each be in a chunk of the twelve.
+            assert!(fixture.driver.calls(call) - before <= 3);
+            fixture.assert_served("m", model);
+            fixture.finish();
+        }
+    }
+}
+
+#[test]
 fn waits_for_a_visitor_end_when_they_are_cancelled() {
     type Act = fn(&Fixture, &Cancellation) -> Result<(), Error>;
     let free: Act = |fixture, cancellation| {
