@@ -172,6 +172,7 @@ pub enum Error {
     #[error("{cause} (after {} bytes had left the device)", report.freed_bytes)]
     FreedLess {
         /// What ended it.
+        #[source]
         cause: Box<Error>,
         /// What left before that, and stays away.
         report: Box<FreeReport>,

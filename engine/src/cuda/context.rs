@@ -25,6 +25,9 @@ pub(crate) struct Context {
     process: u32,
     /// The sticky result that ended the context (F17), 0 while it lives.
     lost: AtomicU32,
+    /// Held while device memory is allocated or freed, so that what the driver refused to take back is known before it can
+    /// be handed out again. Not for looking: calls may wait for the device.
+    memory: Mutex<()>,
     unreleased: Mutex<Unreleased>,
 }
 
@@ -92,6 +95,7 @@ impl Context {
             raw,
             process: std::process::id(),
             lost: AtomicU32::new(0),
+            memory: Mutex::default(),
             unreleased: Mutex::default(),
         };
         context.bind()?;
@@ -164,6 +168,7 @@ impl Context {
         self.bind()?;
         let size = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut address = 0;
+        let _memory = self.memory();
         // SAFETY: writes one address into a local.
         let result = unsafe { (self.symbols.allocate)(&mut address, size) };
         if result == RawResult::OUT_OF_MEMORY {
@@ -191,7 +196,15 @@ impl Context {
     /// that nothing is ever freed twice.
     pub(super) fn free(&self, address: DeviceAddress, bytes: u64) -> Result<(), Error> {
         if self.is_lost() {
-            // The driver takes everything back when the context goes.
+            // The driver takes everything back when the context goes; a forked child waits for no lock.
+            return Ok(());
+        }
+        let _memory = self.memory();
+        self.free_alone(address, bytes)
+    }
+
+    fn free_alone(&self, address: DeviceAddress, bytes: u64) -> Result<(), Error> {
+        if self.is_lost() {
             return Ok(());
         }
         let refused = || self.unreleased().allocations.push((address, bytes));
@@ -211,11 +224,12 @@ impl Context {
             // Whoever held a lock when this child was forked does not run in it.
             return Ok(());
         }
+        let _memory = self.memory();
         let refused = std::mem::take(&mut self.unreleased().allocations);
         let tried = !refused.is_empty();
         let mut first_error = Ok(());
         for (address, bytes) in refused {
-            first_error = first_error.and(self.free(address, bytes));
+            first_error = first_error.and(self.free_alone(address, bytes));
         }
         if tried && first_error.is_ok() {
             // Made good: nothing is left to be told of.
@@ -248,6 +262,10 @@ impl Context {
     /// The latest error of a drop, once.
     pub(crate) fn take_note(&self) -> Option<Error> {
         self.unreleased().unseen.take()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, ()> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unreleased(&self) -> MutexGuard<'_, Unreleased> {

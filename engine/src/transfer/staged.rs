@@ -10,7 +10,7 @@ use crate::{
     cancellation::Stop,
     cuda::{Context, DeviceAddress, Lane},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Reads a block's original contents: offset in the block, and where to put the bytes.
 pub(crate) type SourceRead = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), Error> + Send + Sync>;
@@ -26,7 +26,7 @@ pub(crate) struct Staged {
     pageable_reasons: Vec<String>,
 }
 
-/// One lane a thread. Callers who read or write device memory themselves share the first.
+/// One lane a thread. Callers who read or write device memory themselves take one that is idle.
 struct Lanes(Vec<Mutex<Lane>>);
 
 impl Lanes {
@@ -34,6 +34,16 @@ impl Lanes {
         self.0[thread]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that nobody uses just now, else the first.
+    fn any(&self) -> MutexGuard<'_, Lane> {
+        let idle = self.0.iter().find_map(|lane| match lane.try_lock() {
+            Ok(lane) => Some(lane),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        idle.unwrap_or_else(|| self.get(0))
     }
 }
 
@@ -120,8 +130,9 @@ impl Staged {
         out: &mut [u8],
     ) -> Result<(), Error> {
         self.workers.refuse_child()?;
-        let mut lane = self.lanes.get(0);
         for window in out.chunks_mut(self.slot_len()) {
+            // Window by window: others who read beside this one, and the I/O threads, get theirs in between.
+            let mut lane = self.lanes.any();
             window.copy_from_slice(lane.download(address, window.len())?);
             address += window.len() as u64;
         }
@@ -135,7 +146,7 @@ impl Staged {
         contents: &mut Contents<'_>,
         stop: &Stop,
     ) -> Result<(), Error> {
-        let mut lane = self.lanes.get(0);
+        let mut lane = self.lanes.any();
         let mut offset = 0;
         while offset < to.bytes {
             stop.check()?;

@@ -92,7 +92,7 @@ fn while_it_is_cut(fixture: &Fixture, look: &(dyn Fn() -> Result<(), Error> + Sy
             while !over.load(std::sync::atomic::Ordering::Relaxed) || right == 0 {
                 match look() {
                     Ok(()) => right += 1,
-                    Err(Error::Corrupt { .. }) => wrong += 1,
+                    Err(error) if error.kind() == crate::ErrorKind::Corrupt => wrong += 1,
                     Err(error) => panic!("{error}"),
                 }
             }
