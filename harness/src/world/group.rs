@@ -36,7 +36,7 @@ impl MemoryGroup {
             match fs::create_dir(&directory) {
                 Ok(()) => {}
                 Err(error) => {
-                    refusal = named(error, "create", &directory);
+                    refusal = named(error, "create a group in", &parent);
                     continue;
                 }
             }
