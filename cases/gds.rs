@@ -140,6 +140,18 @@ fn refusing() -> Vec<Case> {
         refusing("short_transfers", false, Short(65_536), Direct),
         refusing("short_transfers_of_a_page", false, Short(4096), Direct),
     ];
+    // What it refuses is not gathered in host memory: 24 MiB would show over the 8 of staging.
+    let refused = broken(false, HandlesRefused(5027));
+    let six = vec![plain("a", 1, &[4 * MIB; 6])];
+    cases.push(
+        by(Staged, gds("handles_refused_with_24_mib", 32, six, refused))
+            .file_only()
+            .steps([
+                load("a"),
+                free(Amount::float(1e30), Destinations::All(Tier::File)),
+                request("a"),
+            ]),
+    );
     let hanging = refusing("open_hangs", false, OpenHangs, Staged);
     cases.push(Case {
         limits: Limits {
