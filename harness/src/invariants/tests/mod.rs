@@ -3,6 +3,7 @@
 
 mod outcomes;
 mod policy;
+mod worlds;
 
 use super::{ALL, InvariantId, check};
 use crate::{
