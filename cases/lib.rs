@@ -2,6 +2,7 @@
 
 pub mod absence;
 pub mod bench;
+pub mod concurrency;
 pub mod crash;
 pub mod data;
 pub mod gds;
@@ -29,6 +30,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         absence::cases(),
         data::cases(),
         mapped::cases(),
+        concurrency::cases(),
         limits::cases(),
         crash::cases(),
         gds::cases(),

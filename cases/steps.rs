@@ -152,6 +152,16 @@ pub fn free(bytes: Amount, to: Destinations) -> Step {
     })
 }
 
+/// Frees this much from one model, to mapped files.
+#[must_use]
+pub fn free_from(model: &str, bytes: Amount) -> Step {
+    ok(Action::Free {
+        bytes,
+        model: Some(model.into()),
+        to: Destinations::All(Tier::Mapped),
+    })
+}
+
 /// The parent project's out-of-memory request: 1e30 bytes, everything to mapped files.
 #[must_use]
 pub fn free_1e30() -> Step {

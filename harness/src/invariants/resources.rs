@@ -7,6 +7,7 @@
 
 use super::{InvariantId, shortage};
 use crate::{
+    attack::Attack,
     case::{Action, Destinations, Expect},
     device::DeviceReading,
     observation::{Outcome, Reading, Run},
@@ -120,7 +121,20 @@ pub(super) fn device(run: &Run) -> Vec<String> {
 
 /// The multiset of open descriptors by target is the one of the baseline.
 pub(super) fn fd(run: &Run) -> Vec<String> {
-    let descriptors = |reading: &Reading| Some(reading.process.as_ref()?.descriptors.clone());
+    let mut attacks = run.acts();
+    // What was open before and is open now may have lost its name to an attack.
+    let nameless = attacks.any(|act| *act.action == Action::Attack(Attack::RemoveDirectories));
+    let descriptors = |reading: &Reading| {
+        let found = &reading.process.as_ref()?.descriptors;
+        let mut descriptors = BTreeMap::new();
+        for (target, count) in found {
+            let name = target.strip_suffix(" (deleted)").filter(|_| nameless);
+            *descriptors
+                .entry(name.unwrap_or(target).to_owned())
+                .or_insert(0) += count;
+        }
+        Some(descriptors)
+    };
     let differences = differences(run, "descriptors of", descriptors, |count, baseline| {
         count != baseline
     });

@@ -9,7 +9,7 @@ use crate::{
     shadow::Shadow,
     world::Event,
 };
-use spillproof_protocol::{Dtype, Fill, Manifest, Storage, Tensor};
+use spillproof_protocol::{Dtype, ErrorKind, Fill, Manifest, Storage, Tensor};
 use std::{collections::BTreeMap, time::Instant};
 
 impl Session<'_> {
@@ -115,6 +115,10 @@ impl Session<'_> {
                 self.views.remove(view);
             }
             Action::Attack(_) => self.justified_bytes += self.rewritten_bytes()?,
+            // What had not left yet leaves another time, and is written from its beginning.
+            Action::Free { .. } | Action::Request { .. } if is_cancelled(outcome) => {
+                self.justified_bytes += self.rewritten_bytes()?;
+            }
             Action::Modify { .. }
             | Action::Drop { .. }
             | Action::Request { .. }
@@ -171,6 +175,10 @@ impl Session<'_> {
             .cloned()
             .ok_or_else(|| HarnessError::Case(format!("there is no model {name:?}")))
     }
+}
+
+fn is_cancelled(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(error) if error.kind == ErrorKind::Cancelled)
 }
 
 fn warm_up_model() -> Model {
