@@ -227,56 +227,48 @@ fn cancelled_at(work: Step, moment: Moment) -> Step {
 
 /// Calls that are ended early: what is there then is the old state or the new one, and the same call succeeds.
 fn cancelled() -> Vec<Case> {
-    let model = || plain("a", 1, &[2 * MIB; 6]);
+    let model = || plain("a", 1, &[2 * MIB; 8]);
     let case = |name: String| {
         case("concurrency", name, 32, vec![model(), six("b", 2)]).needs(Capability::Cancel)
     };
     let holds = |mib: u64| Moment::DeviceHolds {
         more_bytes: mib * MIB,
     };
-    let mut cases = Vec::new();
-    for (name, moment) in [
-        ("at_once", Moment::Begun { lane: 0, steps: 1 }),
-        ("after_one_tensor", holds(3)),
-        ("after_four_tensors", holds(9)),
-    ] {
-        cases.push(case(format!("request_cancelled_{name}")).steps([
-            load("a"),
-            free_1e30(),
-            cancelled_at(request("a"), moment),
-            request("a"),
-            free_1e30(),
-            read_back("a"),
-        ]));
-        cases.push(case(format!("load_cancelled_{name}")).steps([
-            load("b"),
+    let at_once = Moment::Begun { lane: 0, steps: 1 };
+    let on_the_way = [at_once, holds(3), holds(9)];
+    let requests = on_the_way.map(|moment| [free_1e30(), cancelled_at(request("a"), moment)]);
+    let loads = on_the_way.map(|moment| {
+        [
             cancelled_at(load("a"), moment),
             or_fails(drop_model("a"), ErrorKind::UnknownModel),
+        ]
+    });
+    let written = Moment::Written { bytes: 3 * MIB };
+    let released = Moment::DeviceLacks {
+        fewer_bytes: 4 * MIB,
+    };
+    let frees = [at_once, written, released].map(|moment| {
+        [
             load("a"),
-            request("a"),
-            request("b"),
-        ]));
-    }
-    for (name, moment) in [
-        ("at_once", Moment::Begun { lane: 0, steps: 1 }),
-        ("while_writing", Moment::Written { bytes: 3 * MIB }),
-        (
-            "while_releasing",
-            Moment::DeviceLacks {
-                fewer_bytes: 4 * MIB,
-            },
-        ),
-    ] {
-        cases.push(case(format!("free_cancelled_{name}")).steps([
-            load("a"),
-            request("a"),
             cancelled_at(free_1e30(), moment),
             read_back("a"),
             request("a"),
             free_1e30(),
             read_back("a"),
-        ]));
-    }
+            drop_model("a"),
+        ]
+    });
+    let mut cases = vec![
+        case("request_cancelled".into())
+            .steps([load("a")])
+            .steps(thrice(requests.concat()))
+            .steps([request("a"), free_1e30(), read_back("a")]),
+        case("load_cancelled".into())
+            .steps([load("b")])
+            .steps(thrice(loads.concat()))
+            .steps([load("a"), request("a"), request("b")]),
+        case("free_cancelled".into()).steps(thrice(frees.concat())),
+    ];
     cases.extend(
         SEEDS.map(|seed| case(format!("cancelled_any_time_{seed:x}")).steps(any_time(seed))),
     );

@@ -49,6 +49,20 @@ pub enum Moment {
     Passed(Duration),
 }
 
+impl Moment {
+    /// Whether the subject's own doing brings it, in less time than it takes to look: it then runs in slices while it is waited for.
+    #[must_use]
+    pub fn is_fleeting(&self) -> bool {
+        match self {
+            Self::Begun { .. }
+            | Self::DeviceHolds { .. }
+            | Self::DeviceLacks { .. }
+            | Self::Written { .. } => true,
+            Self::Answered { .. } | Self::Passed(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,6 +9,7 @@ use crate::{
     subject::Killed,
     world::Event,
 };
+use spillproof_protocol::ErrorKind;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 impl Run {
@@ -72,6 +73,7 @@ impl Run {
                 self.case.steps.len()
             ));
         }
+        doubts.extend(self.late_cancellations());
         let landed = self.signals();
         if !landed.is_empty() && !landed.contains(&true) {
             doubts.push(format!(
@@ -80,6 +82,19 @@ impl Run {
             ));
         }
         doubts
+    }
+
+    /// Calls that all ended before anybody's wish to cancel them came show nothing of cancellation.
+    fn late_cancellations(&self) -> Option<String> {
+        let acts = || self.lives().flat_map(Self::acts);
+        let count = acts()
+            .filter(|act| matches!(act.action, Action::Cancel { .. }))
+            .count();
+        let came_in_time = acts().any(|act| {
+            matches!(act.outcome, Outcome::Failed(error) if error.kind == ErrorKind::Cancelled)
+        });
+        (count > 0 && !came_in_time)
+            .then(|| format!("none of {count} cancellations came while a verb was worked on"))
     }
 
     fn own_doubts(&self) -> Vec<String> {

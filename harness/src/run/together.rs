@@ -46,6 +46,13 @@ struct Beginning {
     status: StatusReply,
 }
 
+/// What lanes wait for, as it is now.
+#[derive(Default)]
+struct Seen {
+    device_bytes: Option<u64>,
+    written_bytes: Option<u64>,
+}
+
 impl Session<'_> {
     /// Runs lanes until all are through. A finding ends them all.
     pub(super) fn together(&mut self, lanes: &[Lane]) -> Result<Outcome, Stop> {
@@ -70,21 +77,26 @@ impl Session<'_> {
             lanes.iter().map(|lane| runner(&lane.steps[..])).collect();
         let mut done = Vec::new();
         loop {
-            let mut went_on = false;
-            for lane in 0..runners.len() {
-                match self.go_on(&mut runners, lane, &beginning, &mut done)? {
-                    Went::On => went_on = true,
-                    Went::Nowhere => {}
-                    Went::Wrong(outcome) => return Ok(outcome),
-                }
+            let fleeting = is_fleeting(&runners);
+            // Read while the subject runs: it may hold the lock of an emulated device when it stands still.
+            let seen = self.seen(&runners)?;
+            if fleeting {
+                self.subject.stand_still();
             }
+            let went = self.all_go_on(&mut runners, &beginning, &seen, &mut done);
+            if fleeting {
+                self.subject.go_on(is_fleeting(&runners));
+            }
+            let went_on = match went? {
+                Went::On => true,
+                Went::Nowhere => false,
+                Went::Wrong(outcome) => return Ok(outcome),
+            };
             if runners.iter().all(Runner::is_through) {
                 break;
             }
-            let waits = runners.iter().any(|runner| runner.awaited().is_some());
             if runners.iter().any(|runner| runner.asked.is_some()) {
-                let until = (went_on || waits).then(|| Instant::now() + LOOK_EVERY);
-                match self.subject.answer(until) {
+                match self.subject.answer(look_again(&runners)) {
                     Ok(None) => {}
                     Ok(Some((id, answer))) => {
                         if let Some(wrong) = self.take(&mut runners, id, answer, &mut done)? {
@@ -105,12 +117,38 @@ impl Session<'_> {
         Ok(Outcome::Together(done))
     }
 
+    /// Begins every step that can be begun now.
+    fn all_go_on(
+        &mut self,
+        runners: &mut [Runner<'_>],
+        beginning: &Beginning,
+        seen: &Seen,
+        done: &mut Vec<LaneStep>,
+    ) -> Result<Went, Stop> {
+        let mut went = Went::Nowhere;
+        loop {
+            let mut went_on = false;
+            for lane in 0..runners.len() {
+                match self.go_on(runners, lane, beginning, seen, done)? {
+                    Went::On => went_on = true,
+                    Went::Nowhere => {}
+                    Went::Wrong(outcome) => return Ok(Went::Wrong(outcome)),
+                }
+            }
+            if !went_on {
+                return Ok(went);
+            }
+            went = Went::On;
+        }
+    }
+
     /// Begins a lane's next step, if it can be begun.
     fn go_on(
         &mut self,
         runners: &mut [Runner<'_>],
         lane: usize,
         beginning: &Beginning,
+        seen: &Seen,
         done: &mut Vec<LaneStep>,
     ) -> Result<Went, Stop> {
         let Some(step) = runners[lane].next() else {
@@ -118,7 +156,7 @@ impl Session<'_> {
         };
         let request = match &step.action {
             Action::Wait(moment) => {
-                if !self.has_come(*moment, runners, beginning)? {
+                if !has_come(*moment, runners, beginning, seen) {
                     return Ok(Went::Nowhere);
                 }
                 runners[lane].pass(lane, done);
@@ -193,30 +231,21 @@ impl Session<'_> {
         Ok(None)
     }
 
-    fn has_come(
-        &self,
-        moment: Moment,
-        runners: &[Runner<'_>],
-        beginning: &Beginning,
-    ) -> Result<bool, Stop> {
-        let of = |lane: usize, count: fn(&Runner<'_>) -> usize| {
-            runners.get(lane).map_or(usize::MAX, count)
-        };
-        Ok(match moment {
-            Moment::Answered { lane, steps } => of(lane, |runner| runner.answered) >= steps,
-            Moment::Begun { lane, steps } => of(lane, |runner| runner.begun) >= steps,
-            Moment::DeviceHolds { more_bytes } => {
-                self.device_bytes()? >= beginning.device_bytes + more_bytes
+    /// What a lane waits to see.
+    fn seen(&self, runners: &[Runner<'_>]) -> Result<Seen, Stop> {
+        let mut seen = Seen::default();
+        for moment in runners.iter().filter_map(Runner::awaited) {
+            match moment {
+                Moment::DeviceHolds { .. } | Moment::DeviceLacks { .. } => {
+                    seen.device_bytes = Some(self.device_bytes()?);
+                }
+                Moment::Written { .. } => {
+                    seen.written_bytes = Some(probe::written_bytes(self.subject.pid())?);
+                }
+                Moment::Answered { .. } | Moment::Begun { .. } | Moment::Passed(_) => {}
             }
-            Moment::DeviceLacks { fewer_bytes } => {
-                self.device_bytes()? + fewer_bytes <= beginning.device_bytes
-            }
-            Moment::Written { bytes } => {
-                let written = probe::written_bytes(self.subject.pid())?;
-                written >= beginning.written_bytes + bytes
-            }
-            Moment::Passed(time) => beginning.at.elapsed() >= time,
-        })
+        }
+        Ok(seen)
     }
 
     fn device_bytes(&self) -> Result<u64, Stop> {
@@ -268,6 +297,48 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+fn has_come(moment: Moment, runners: &[Runner<'_>], beginning: &Beginning, seen: &Seen) -> bool {
+    let of =
+        |lane: usize, count: fn(&Runner<'_>) -> usize| runners.get(lane).map_or(usize::MAX, count);
+    let device = |come: &dyn Fn(u64) -> bool| seen.device_bytes.is_some_and(come);
+    match moment {
+        Moment::Answered { lane, steps } => of(lane, |runner| runner.answered) >= steps,
+        Moment::Begun { lane, steps } => of(lane, |runner| runner.begun) >= steps,
+        Moment::DeviceHolds { more_bytes } => {
+            device(&|bytes| bytes >= beginning.device_bytes + more_bytes)
+        }
+        Moment::DeviceLacks { fewer_bytes } => {
+            device(&|bytes| bytes + fewer_bytes <= beginning.device_bytes)
+        }
+        Moment::Written { bytes } => seen
+            .written_bytes
+            .is_some_and(|written| written >= beginning.written_bytes + bytes),
+        Moment::Passed(time) => beginning.at.elapsed() >= time,
+    }
+}
+
+/// Whether a lane waits for what is over before it is looked for, or asks for the end of what is.
+fn is_fleeting(runners: &[Runner<'_>]) -> bool {
+    runners.iter().any(|runner| {
+        let cancels = |asked: &Asked| matches!(asked.request, Request::Cancel(_));
+        runner.asked.as_ref().is_some_and(cancels)
+            || runner.awaited().is_some_and(|moment| moment.is_fleeting())
+    })
+}
+
+/// When moments are looked for again, at the latest; never while no lane waits for one.
+fn look_again(runners: &[Runner<'_>]) -> Option<Instant> {
+    let pause = match (
+        is_fleeting(runners),
+        runners.iter().find_map(Runner::awaited),
+    ) {
+        (true, _) => Duration::ZERO,
+        (false, Some(_)) => LOOK_EVERY,
+        (false, None) => return None,
+    };
+    Some(Instant::now() + pause)
 }
 
 /// What became of an attempt to go on.

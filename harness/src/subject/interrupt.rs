@@ -88,6 +88,26 @@ impl Subject {
         Ok(Killed { landed, ..killed })
     }
 
+    /// Stops the subject; it answers nothing until it goes on.
+    pub(crate) fn stand_still(&self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        // Fails only for a process that is gone already.
+        if kill(pid, Signal::SIGSTOP).is_ok() {
+            settle(STOP_BOUND, || stands_still(&self.process).then_some(()));
+        }
+    }
+
+    /// Lets the subject go on, for a slice of time when it is to be stopped again.
+    pub(crate) fn go_on(&self, slice_only: bool) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        // Fails only for a process that is gone already.
+        let _ = kill(pid, Signal::SIGCONT);
+        let started = Instant::now();
+        while slice_only && started.elapsed() < SLICE {
+            thread::yield_now();
+        }
+    }
+
     /// Sends the signal while nothing is asked of the subject, and waits for its end.
     pub fn kill_idle(&mut self, deadline: Duration, deadly: Deadly) -> Killed {
         let killed = self.end_by(deadly, None, deadline);
