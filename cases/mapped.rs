@@ -121,10 +121,13 @@ fn afresh() -> Vec<Step> {
     ]
 }
 
-/// A journey through new files; a directory that is gone for good cannot take them.
+/// A journey through new files, where there is a place for them.
 fn once_more(attack: &Attack) -> Vec<Step> {
     match attack {
-        Attack::RemoveDirectories => Vec::new(),
+        Attack::RemoveDirectories => {
+            let leave = free(Amount::float(1e30), Destinations::Any);
+            vec![or_fails(leave, ErrorKind::Io), request("a")]
+        }
         _ => vec![free_1e30(), read_back("a"), request("a")],
     }
 }
