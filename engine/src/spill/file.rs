@@ -4,7 +4,7 @@ use super::{FileMap, OwnedDirectory, SPILL_SUFFIX, sys};
 use crate::error::Error;
 use memmap2::MmapOptions;
 use nix::{
-    fcntl::{FallocateFlags, OFlag, fallocate},
+    fcntl::{FallocateFlags, fallocate},
     sys::{
         resource::{Resource, getrlimit},
         stat::SFlag,
@@ -208,12 +208,9 @@ impl SpillFile {
     /// # Errors
     /// [`Error::Corrupt`] when the name leads elsewhere, [`Error::Io`], also when there are no descriptors left (F36).
     pub(crate) fn open_direct(&self) -> Result<File, Error> {
-        let open = |flags| sys::open_again(&self.directory.fd, &self.name, flags);
-        let opened = match open(OFlag::O_DIRECT) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(OFlag::empty()),
-            other => other,
-        }
-        .map_err(|error| self.error("open", 0, error))?;
+        let opened =
+            sys::direct_or_ordinary(|flags| sys::open_again(&self.directory.fd, &self.name, flags))
+                .map_err(|error| self.error("open", 0, error))?;
         let identity = |file: &File| sys::stat(file).map_err(|error| self.error("fstat", 0, error));
         if !sys::same_file(&identity(&opened)?, &identity(&self.file)?) {
             return Err(self.corrupt("its name leads to another file".into()));

@@ -54,6 +54,15 @@ pub(super) fn open_again(at: impl AsFd, name: &OsStr, flags: OFlag) -> io::Resul
     uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty())).map(File::from)
 }
 
+/// Opens for direct I/O; for ordinary I/O only where the filesystem refuses that (F37). That there are no descriptors left,
+/// for instance, says nothing about direct I/O (F36).
+pub(super) fn direct_or_ordinary<T>(mut open: impl FnMut(OFlag) -> io::Result<T>) -> io::Result<T> {
+    match open(OFlag::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(OFlag::empty()),
+        other => other,
+    }
+}
+
 /// Makes the directory `name` in `at`, mode 0700.
 pub(super) fn make_directory(at: impl AsFd, name: &OsStr) -> io::Result<()> {
     uninterrupted(|| stat::mkdirat(at.as_fd(), name, Mode::S_IRWXU))
@@ -110,7 +119,7 @@ pub(super) fn available_bytes(fd: impl AsFd) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    //! Interruption, which no other test can time.
+    //! Interruption, which no other test can time, and refusals of direct I/O, which not every filesystem gives.
     use super::*;
 
     #[test]
@@ -120,5 +129,21 @@ mod tests {
         let mut answers = [Err(Errno::EINTR), Err(Errno::EIO)].into_iter();
         let error = uninterrupted(|| -> nix::Result<()> { answers.next().unwrap() }).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+
+    #[test]
+    fn only_a_refusal_of_direct_io_leads_to_ordinary_io() {
+        let answer = |refusal: Option<i32>, flags: OFlag| match refusal {
+            Some(errno) if flags == OFlag::O_DIRECT => Err(io::Error::from_raw_os_error(errno)),
+            Some(_) | None => Ok(flags),
+        };
+        let opened = direct_or_ordinary(|flags| answer(None, flags));
+        assert_eq!(opened.unwrap(), OFlag::O_DIRECT);
+        let opened = direct_or_ordinary(|flags| answer(Some(libc::EINVAL), flags));
+        assert_eq!(opened.unwrap(), OFlag::empty());
+        for errno in [libc::EMFILE, libc::ENFILE, libc::EACCES] {
+            let opened = direct_or_ordinary(|flags| answer(Some(errno), flags));
+            assert_eq!(opened.unwrap_err().raw_os_error(), Some(errno));
+        }
     }
 }
