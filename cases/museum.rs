@@ -82,6 +82,8 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("M22", "crash::two_processes_on_one_directory", &[Files]),
     exhibit("M23", "crash::terminated_idle", &[Files]),
     exhibit("M24", "mapped::view_outlives_a_rewrite", &[Data]),
+    exhibit("M25", "gds::compat", &[Truth]),
+    exhibit("M26", "gds::handles_refused_5027", &[Truth]),
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
 ];
 
