@@ -53,7 +53,8 @@ use std::{
 /// Moves the tensors of models between device memory, RAM and files.
 ///
 /// Methods take `&self` and may be called from any thread; moves run one after the other, in the order of asking, and
-/// visitors of requests beside them. The device's primary context is left current on the calling thread. Dropping an engine is [`Engine::close`] without the report.
+/// visitors of requests beside them. The device's primary context is left current on the calling thread. Dropping an
+/// engine is [`Engine::close`] without the report.
 pub struct Engine {
     // In the order of dropping: models give back device memory and files, then the I/O threads end, then the context
     // goes, then the directory.

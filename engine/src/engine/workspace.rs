@@ -25,6 +25,26 @@ impl Workspaces {
             .any(|(thread, waits)| *thread != except && !waits)
     }
 
+    /// Whether this thread may wait for more than `ended` workspaces to be given back, and marks it so. One that was given
+    /// back since makes the wait short.
+    fn may_wait(&mut self, thread: ThreadId, ended: u64) -> bool {
+        if self.ended != ended {
+            return true;
+        }
+        let may_end_soon = self.may_end_soon(thread);
+        self.set_waiting(thread, may_end_soon);
+        may_end_soon
+    }
+
+    fn give_back(&mut self, thread: ThreadId) {
+        self.held.retain(|held| held.0 != thread);
+        self.ended += 1;
+        // All of them try again, also those who have not woken up yet.
+        for held in &mut self.held {
+            held.1 = false;
+        }
+    }
+
     fn set_waiting(&mut self, thread: ThreadId, waits: bool) {
         for held in self.held.iter_mut().filter(|held| held.0 == thread) {
             held.1 = waits;
@@ -55,9 +75,7 @@ impl Drop for Workspace<'_> {
         // Before anybody is told that it is free.
         drop(self.buffer.take());
         self.monitor.change(|state| {
-            let thread = self.thread;
-            state.workspaces.held.retain(|held| held.0 != thread);
-            state.workspaces.ended += 1;
+            state.workspaces.give_back(self.thread);
         });
     }
 }
@@ -119,15 +137,7 @@ impl Engine {
         ended: u64,
     ) -> Result<bool, Error> {
         let (monitor, thread) = (&self.monitor.0, operation.thread());
-        let is_worth_it = monitor.change(|state| {
-            let workspaces = &mut state.workspaces;
-            if workspaces.ended != ended {
-                return true;
-            }
-            let may_end_soon = workspaces.may_end_soon(thread);
-            workspaces.set_waiting(thread, may_end_soon);
-            may_end_soon
-        });
+        let is_worth_it = monitor.change(|state| state.workspaces.may_wait(thread, ended));
         if !is_worth_it {
             return Ok(false);
         }
@@ -142,8 +152,77 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    //! Who is waited for.
+    //! Who is waited for, and that somebody always goes on.
     use super::*;
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Walk {
+        Idle,
+        Holds,
+        /// Since so many workspaces had ended; whether it holds one itself.
+        Waits(u64, bool),
+    }
+
+    /// One thing that one of three requests does; `false` when it cannot do it now.
+    fn act(workspaces: &mut Workspaces, walk: &mut Walk, thread: ThreadId, what: u32) -> bool {
+        match (what, *walk) {
+            (0, Walk::Idle) => {
+                workspaces.held.push((thread, false));
+                *walk = Walk::Holds;
+            }
+            (1, Walk::Idle | Walk::Holds) => {
+                let (holds, ended) = (*walk == Walk::Holds, workspaces.ended);
+                if workspaces.may_wait(thread, ended) {
+                    *walk = Walk::Waits(ended, holds);
+                } else if holds {
+                    // Out of memory ends the request.
+                    workspaces.give_back(thread);
+                    *walk = Walk::Idle;
+                }
+            }
+            (2, Walk::Holds) => {
+                workspaces.give_back(thread);
+                *walk = Walk::Idle;
+            }
+            (3, Walk::Waits(ended, holds)) if workspaces.ended != ended => {
+                workspaces.set_waiting(thread, false);
+                *walk = if holds { Walk::Holds } else { Walk::Idle };
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    #[test]
+    fn in_every_order_of_events_somebody_goes_on_whom_those_who_wait_wait_for() {
+        let threads = [(); 3].map(|()| std::thread::spawn(|| std::thread::current().id()));
+        let threads = threads.map(|thread| thread.join().unwrap());
+        let mut seen = 0;
+        for order in 0..12_u32.pow(6) {
+            let (mut workspaces, mut walks) = (Workspaces::default(), [Walk::Idle; 3]);
+            let mut rest = order;
+            for _ in 0..6 {
+                let (who, what) = ((rest % 3) as usize, rest / 3 % 4);
+                rest /= 12;
+                if !act(&mut workspaces, &mut walks[who], threads[who], what) {
+                    break;
+                }
+                let ended = workspaces.ended;
+                let is_stuck =
+                    |walk: &Walk| matches!(walk, Walk::Waits(since, _) if *since == ended);
+                if walks.iter().any(is_stuck) {
+                    seen += 1;
+                    let goes_on = |walk: &Walk| match walk {
+                        Walk::Idle => false,
+                        Walk::Holds => true,
+                        Walk::Waits(since, holds) => *holds && *since != ended,
+                    };
+                    assert!(walks.iter().any(goes_on), "order {order}");
+                }
+            }
+        }
+        assert!(seen > 0);
+    }
 
     #[test]
     fn only_another_request_that_goes_on_is_waited_for() {
@@ -158,7 +237,7 @@ mod tests {
         assert!(workspaces.may_end_soon(there));
         workspaces.set_waiting(here, true);
         assert!(!workspaces.may_end_soon(there));
-        workspaces.set_waiting(here, false);
-        assert!(workspaces.may_end_soon(there));
+        workspaces.give_back(there);
+        assert!(workspaces.may_end_soon(there), "it tries again");
     }
 }
