@@ -9,7 +9,8 @@ use spillproof_harness::{
     probe,
     subject::{CallOutcome, ExitReport, Finding, Limits, Stream},
 };
-use std::time::Instant;
+use spillproof_protocol::{NoArgs, Request};
+use std::time::{Duration, Instant};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -44,6 +45,18 @@ pub(crate) fn tests() -> Vec<Trial> {
             floods,
         ),
         trial("a_broken_subject_is_not_spoken_to_again", broken),
+        trial(
+            "outstanding_requests_may_be_answered_in_any_order",
+            answers_in_any_order,
+        ),
+        trial(
+            "what_is_wrong_with_answers_to_outstanding_requests_is_found",
+            wrong_answers_to_outstanding_requests,
+        ),
+        trial(
+            "each_outstanding_request_has_a_deadline_of_its_own",
+            deadlines_of_outstanding_requests,
+        ),
     ]
 }
 
@@ -372,4 +385,65 @@ fn broken() {
     assert_eq!(bench.status(PATIENCE), Err(finding));
     assert!(start.elapsed() < PATIENCE / 2);
     assert_eq!(bench.finish().findings.len(), 1);
+}
+
+/// Asks twice without waiting; the ids, and the subject.
+fn asked_twice(behaviour: &str, first: Duration, second: Duration) -> (Bench, [u64; 2]) {
+    let mut bench = Bench::greeted(behaviour);
+    let request = Request::Status(NoArgs {});
+    let ids = [first, second].map(|deadline| bench.subject.begin(&request, deadline).unwrap());
+    (bench, ids)
+}
+
+/// The next answer, or what is wrong instead.
+fn answer(bench: &mut Bench) -> Result<(u64, CallOutcome), Finding> {
+    loop {
+        if let Some(answer) = bench.subject.answer(None)? {
+            return Ok(answer);
+        }
+    }
+}
+
+fn answers_in_any_order() {
+    let (mut bench, [first, second]) = asked_twice("answers_both_in_reverse", PATIENCE, PATIENCE);
+    for id in [second, first] {
+        let outcome = CallOutcome::Ok(serde_json::json!({ "to": id }));
+        assert_eq!(answer(&mut bench), Ok((id, outcome)));
+    }
+    // Nothing is outstanding: nothing is waited for.
+    assert_eq!(bench.subject.answer(None), Ok(None));
+    bench.quit().unwrap();
+    assert_eq!(bench.finish().findings, []);
+}
+
+fn wrong_answers_to_outstanding_requests() {
+    let verb = "status";
+    let (mut bench, [_, second]) = asked_twice("answers_one_of_both_twice", PATIENCE, PATIENCE);
+    assert!(matches!(answer(&mut bench), Ok((id, _)) if id == second));
+    let twice = answer(&mut bench).unwrap_err();
+    assert!(
+        matches!(twice, Finding::SecondReply { after, .. } if after == verb),
+        "{twice}"
+    );
+    let behaviour = "answers_neither_of_both_but_another";
+    let (mut bench, [first, second]) = asked_twice(behaviour, PATIENCE, PATIENCE);
+    let (expected, got) = (first, second + 1);
+    let unknown = Finding::WrongId {
+        verb,
+        expected,
+        got,
+    };
+    assert_eq!(answer(&mut bench), Err(unknown));
+}
+
+fn deadlines_of_outstanding_requests() {
+    let started = Instant::now();
+    let (mut bench, [_, second]) = asked_twice("answers_only_the_second", SHORT, PATIENCE);
+    assert!(matches!(answer(&mut bench), Ok((id, _)) if id == second));
+    let hang = Finding::Hang {
+        verb: "status",
+        deadline: SHORT,
+    };
+    assert_eq!(answer(&mut bench), Err(hang));
+    assert!((SHORT..PATIENCE).contains(&started.elapsed()));
 }

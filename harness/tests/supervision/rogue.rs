@@ -152,6 +152,26 @@ fn misbehave(behaviour: &str, line: &mut Line, request: &Value) -> ExitCode {
             }
         },
         "stops_within_a_line" => line.write(r#"{"id":2,"#),
+        "answers_both_in_reverse"
+        | "answers_one_of_both_twice"
+        | "answers_neither_of_both_but_another"
+        | "answers_only_the_second" => {
+            let second = line.next()["id"].as_u64().unwrap();
+            let ids = match behaviour {
+                "answers_both_in_reverse" => vec![second, id],
+                "answers_one_of_both_twice" => vec![second, second],
+                "answers_only_the_second" => vec![second],
+                _ => vec![second + 1],
+            };
+            for id in ids {
+                // What tells the answers apart.
+                line.write(&format!("{}\n", json!({"id": id, "ok": {"to": id}})));
+            }
+            if behaviour == "answers_both_in_reverse" {
+                line.serve();
+                return ExitCode::SUCCESS;
+            }
+        }
         "floods_standard_error" => {
             flood(std::io::stderr());
             line.write(&answer);

@@ -1,6 +1,7 @@
 //! A run on which nothing is wrong, and one change of it for each thing that an invariant must see: here the run, and the
 //! invariants of resources and memory.
 
+mod lanes;
 mod outcomes;
 mod policy;
 mod worlds;
