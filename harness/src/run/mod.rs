@@ -17,17 +17,27 @@ use crate::{
     case::{Case, CuFile, Gpu},
     device::{CudaGpu, DeviceKind, DeviceUnderTest, EmulatedGpu, EmulatorOptions},
     error::HarnessError,
-    observation::{Aftermath, Run},
+    observation::{Aftermath, Run, total},
     probe,
     sandbox::Sandbox,
+    shadow::Shadow,
     subject::{Ended, Limits, Subject, SubjectCommand},
+    world::Volume,
 };
 pub use abilities::abilities;
 
 use attack::Spoils;
+use nix::sys::statvfs::statvfs;
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+/// Disk space that a run takes beside its models: the warm-up, logs.
+const OTHER_DISK_BYTES: u64 = 32 << 20;
 
 /// What every run needs: programs and places.
 #[derive(Clone, Debug)]
@@ -65,6 +75,9 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         );
         return Err(HarnessError::Case(reason));
     }
+    if run.case.world.volume == Volume::Disk {
+        refuse_a_full_disk(&run.case, &sandbox.offload_dir())?;
+    }
     let device = prepare(kind, &run.case.gpu, bench, &sandbox)?;
     let mut command = bench.subject.clone();
     let settings = run
@@ -101,6 +114,22 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     });
     run.ended = Some(ended);
     result
+}
+
+/// A disk that is full before anything began is nobody's fault that is judged here.
+fn refuse_a_full_disk(case: &Case, directory: &Path) -> Result<(), HarnessError> {
+    let models = case.models.iter().map(Shadow::new);
+    let bytes = models.filter_map(|model| model.file_bytes().ok());
+    let wanted = total(bytes).saturating_add(OTHER_DISK_BYTES);
+    let space = statvfs(directory).map_err(HarnessError::system("statvfs"))?;
+    let available = space.blocks_available() as u64 * space.fragment_size() as u64;
+    if available < wanted {
+        return Err(HarnessError::Case(format!(
+            "{available} bytes are free at {}, the case needs {wanted}; make room or set SPILLPROOF_DIR",
+            directory.display()
+        )));
+    }
+    Ok(())
 }
 
 /// What a subject may use from its start.
@@ -163,5 +192,44 @@ fn prepare(
             }
             Ok(DeviceUnderTest::Cuda(gpu))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is refused before a subject is started.
+    use super::*;
+    use crate::case::{Expect, Model};
+
+    #[test]
+    fn a_disk_without_room_for_the_models_is_nobodys_fault() {
+        let directory = tempfile::tempdir().unwrap();
+        let case = |bytes: u64| {
+            let manifest = serde_json::json!({
+                "storages": [{"name": "t", "bytes": bytes, "fill": {"seed": 1}}],
+                "tensors": [{"name": "t", "dtype": "u8", "shape": [bytes], "storage": "t"}],
+            });
+            Case {
+                family: "f",
+                name: "n".into(),
+                models: vec![Model {
+                    name: "m".into(),
+                    manifest: serde_json::from_value(manifest).unwrap(),
+                    file: None,
+                }],
+                gpu: Gpu::with_vram(1 << 20),
+                device_name: None,
+                settings: Vec::new(),
+                open: Expect::Ok,
+                steps: Vec::new(),
+                limits: crate::case::Limits::default(),
+                requires: Vec::new(),
+                world: crate::world::World::default(),
+                path: None,
+            }
+        };
+        refuse_a_full_disk(&case(4096), directory.path()).unwrap();
+        let error = refuse_a_full_disk(&case(1 << 60), directory.path()).unwrap_err();
+        assert!(error.to_string().contains("make room"), "{error}");
     }
 }
