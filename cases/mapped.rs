@@ -8,11 +8,13 @@ use crate::{
         CaseWords as _, attack, case, drop_model, fails, free, free_1e30, hold, load, modify,
         or_fails, read_back, read_held, release, request, together, wait,
     },
+    world_steps::{WorldWords as _, clear_volume, fill_volume},
 };
 use spillproof_harness::{
     attack::{Attack, Place, Spot},
     case::{Amount, Case, Destinations, MIB, Model, Step},
     lanes::Moment,
+    world::Volume,
 };
 use spillproof_protocol::{Capability, ErrorKind};
 
@@ -39,6 +41,7 @@ pub fn cases() -> Vec<Case> {
         .chain(attacked)
         .chain(before_writing)
         .chain([held_while_cut()])
+        .chain(volume_filled())
         .collect()
 }
 
@@ -215,6 +218,35 @@ fn before_writing(name: &str, by: Attack) -> Case {
         leave(),
         request("a"),
     ])
+}
+
+/// The filesystem fills up while the map is read, and while the model comes back: its bytes have their space already (F55).
+fn volume_filled() -> [Case; 2] {
+    let on_a_small_disk = |name: &str| {
+        case("mapped", name, 32, vec![model()])
+            .on(Volume::SmallDisk { bytes: 48 * MIB })
+            .needs(Capability::Concurrent)
+            .steps(to_file())
+    };
+    let journey = [clear_volume(), free_1e30(), read_back("a"), request("a")];
+    let after_one = wait(Moment::Answered { lane: 0, steps: 1 });
+    let after_a_tensor = wait(Moment::DeviceHolds {
+        more_bytes: 3 * MIB,
+    });
+    [
+        on_a_small_disk("volume_filled_while_read")
+            .steps([
+                together([vec![read_back("a"); READS], vec![after_one, fill_volume(0)]]),
+                request("a"),
+            ])
+            .steps(journey.clone()),
+        on_a_small_disk("volume_filled_while_reloaded")
+            .steps([together([
+                vec![request("a")],
+                vec![after_a_tensor, fill_volume(0)],
+            ])])
+            .steps(journey),
+    ]
 }
 
 /// A view is read while its file is cut: the map is there, its pages are not.
