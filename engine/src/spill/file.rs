@@ -210,6 +210,14 @@ impl SpillFile {
     pub(crate) fn open_direct(&self) -> Result<File, Error> {
         let opened =
             sys::direct_or_ordinary(|flags| sys::open_again(&self.directory.fd, &self.name, flags))
+                .or_else(|error| match error.raw_os_error() {
+                    // The name is gone, the file is not.
+                    Some(libc::ENOENT) => {
+                        sys::direct_or_ordinary(|flags| sys::open_unnamed(&self.file, flags))
+                            .map_err(|_| error)
+                    }
+                    Some(_) | None => Err(error),
+                })
                 .map_err(|error| self.error("open", 0, error))?;
         let identity = |file: &File| sys::stat(file).map_err(|error| self.error("fstat", 0, error));
         if !sys::same_file(&identity(&opened)?, &identity(&self.file)?) {

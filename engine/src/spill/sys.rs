@@ -15,7 +15,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 /// Calls `call` again for as long as it is interrupted.
@@ -52,6 +52,13 @@ pub(super) fn open_file(at: impl AsFd, name: &OsStr) -> io::Result<File> {
 pub(super) fn open_again(at: impl AsFd, name: &OsStr, flags: OFlag) -> io::Result<File> {
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | flags;
     uninterrupted(|| fcntl::openat(at.as_fd(), name, flags, Mode::empty())).map(File::from)
+}
+
+/// Opens an open file once more, by the link that `/proc` has to it: it need not have a name.
+pub(super) fn open_unnamed(file: &File, flags: OFlag) -> io::Result<File> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | flags;
+    uninterrupted(|| fcntl::open(link.as_str(), flags, Mode::empty())).map(File::from)
 }
 
 /// Opens for direct I/O; for ordinary I/O only where the filesystem refuses that (F37). That there are no descriptors left,

@@ -60,6 +60,13 @@ enum Direction {
     ToDevice,
 }
 
+/// How one read by cuFile ended.
+enum Attempt {
+    Done,
+    NotAsked,
+    Failed(Failure),
+}
+
 impl CuFile {
     /// Tries cuFile out in `directory`: a file is written from device memory and read back, and everything is given
     /// back. Nothing else proves that it works there.
@@ -155,6 +162,30 @@ impl CuFile {
         Ok(Some(bytes))
     }
 
+    /// Reads by cuFile and verifies what the device then holds.
+    fn attempt(
+        &self,
+        from: &Arc<FileRange>,
+        checksums: &Checksums,
+        to: DeviceSpan,
+        stop: &Stop,
+    ) -> Result<Attempt, Error> {
+        let done = match self.move_pages(to, from, Direction::ToDevice, stop) {
+            Ok(Some(done)) => done,
+            Ok(None) => return Ok(Attempt::NotAsked),
+            Err(Failure::Stopped(error)) => return Err(error),
+            Err(failure) => return Ok(Attempt::Failed(failure)),
+        };
+        match self.staged.load_rest(from, checksums, to, done, stop) {
+            Ok(()) => Ok(Attempt::Done),
+            // The file's fault or cuFile's: the other way tells.
+            Err(corrupt) if corrupt.kind() == ErrorKind::Corrupt => {
+                Ok(Attempt::Failed(Failure::WrongBytes(corrupt)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn handle(&self, file: &ModelFile) -> Result<Option<Arc<Handle>>, Failure> {
         file.attachment().handle(|| {
             let descriptor = file.open_direct().map_err(Failure::Other)?;
@@ -192,8 +223,12 @@ impl CuFile {
         }
         // A handle that is unknown all at once may mean that the driver was closed: it is noticed here.
         let _ = self.driver.is_open();
-        if served {
-            self.health.failed(failure.to_string());
+        // What is short in the process for a while, descriptors for instance, says nothing about cuFile (F36).
+        let is_elsewhere = matches!(failure, Failure::Other(_));
+        match (served, is_elsewhere) {
+            (true, true) => self.health.staged(failure),
+            (true, false) => self.health.failed(failure),
+            (false, true | false) => {}
         }
     }
 }
@@ -237,32 +272,38 @@ impl Transfer for CuFile {
     ) -> Result<TransferPath, Error> {
         from.check_len()?;
         self.context.synchronize()?;
-        let first = match self.move_pages(to, from, Direction::ToDevice, stop) {
-            Ok(Some(done)) => match self.staged.load_rest(from, checksums, to, done, stop) {
-                Ok(()) => {
+        let mut asked_before = false;
+        loop {
+            let first = match self.attempt(from, checksums, to, stop)? {
+                Attempt::Done => {
                     self.health.succeeded();
+                    if asked_before {
+                        self.health.note(format!(
+                            "{} changed while it was read; a second read was right",
+                            from.file().path().display()
+                        ));
+                    }
                     return Ok(self.path);
                 }
-                // The file's fault or cuFile's: the other way tells.
-                Err(corrupt) if corrupt.kind() == ErrorKind::Corrupt => {
-                    Failure::WrongBytes(corrupt)
+                Attempt::NotAsked => return self.staged.load(from, checksums, to, stop),
+                Attempt::Failed(failure) => failure,
+            };
+            let second = self.staged.load(from, checksums, to, stop);
+            match (&first, &second) {
+                (Failure::WrongBytes(_), Err(error)) if error.kind() == ErrorKind::Corrupt => {
+                    return second;
                 }
-                Err(error) => return Err(error),
-            },
-            Ok(None) => return self.staged.load(from, checksums, to, stop),
-            Err(Failure::Stopped(error)) => return Err(error),
-            Err(failure) => failure,
-        };
-        let second = self.staged.load(from, checksums, to, stop);
-        let is_the_files_fault = matches!(
-            (&first, &second),
-            (Failure::WrongBytes(_), Err(error)) if error.kind() == ErrorKind::Corrupt
-        );
-        if is_the_files_fault {
-            return second;
+                // By cuFile, or by whoever changed the file and put it right before the staged way came: whether it is
+                // wrong again, with the file right before and after, tells.
+                (Failure::WrongBytes(_), Ok(_)) if !asked_before => {
+                    asked_before = true;
+                    continue;
+                }
+                (Failure::WrongBytes(_), Err(_)) => {}
+                (_, Ok(_) | Err(_)) => self.record(&first, from.file(), second.is_ok()),
+            }
+            return second.map_err(|second| after(&first, second));
         }
-        self.record(&first, from.file(), second.is_ok());
-        second.map_err(|second| after(&first, second))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What went wrong with cuFile in one engine, and when it is not asked any more.
 
+use crate::cufile::Failure;
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
@@ -11,6 +12,10 @@ const MAX_FAILURES_IN_A_ROW: u32 = 3;
 
 /// Different failures that are kept for people.
 const MAX_NOTES: usize = 8;
+
+fn staged_instead(failure: &Failure) -> String {
+    format!("a block was staged instead: {failure}")
+}
 
 #[derive(Default)]
 pub(super) struct Health {
@@ -46,14 +51,19 @@ impl Health {
         self.record().failures_in_a_row = 0;
     }
 
-    pub(super) fn failed(&self, failure: String) {
+    pub(super) fn failed(&self, failure: &Failure) {
         let mut record = self.record();
         record.failures += 1;
         record.failures_in_a_row += 1;
         if record.failures_in_a_row >= MAX_FAILURES_IN_A_ROW {
             self.switch_off();
         }
-        record.note(format!("a block was staged instead: {failure}"));
+        record.note(staged_instead(failure));
+    }
+
+    /// A block was staged for a reason that is not cuFile's: it is told, and not held against it.
+    pub(super) fn staged(&self, failure: &Failure) {
+        self.note(staged_instead(failure));
     }
 
     pub(super) fn note(&self, note: String) {

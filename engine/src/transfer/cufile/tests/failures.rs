@@ -146,7 +146,7 @@ fn a_driver_that_others_closed_and_opened_again_takes_new_files_and_no_old_handl
 fn wrong_bytes_from_cufile_are_noticed_replaced_and_end_its_use() {
     let mut fixture = Fixture::new(CuFileUse::Auto);
     let (_, range, checksums) = fixture.store(SLOT);
-    fixture.library.fail("cuFileRead", 1, 1, Fault::Flips);
+    fixture.library.fail("cuFileRead", 1, 2, Fault::Flips);
     assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::Staged);
     assert!(fixture.notes().contains("wrong bytes"));
     assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::Staged);
@@ -156,6 +156,44 @@ fn wrong_bytes_from_cufile_are_noticed_replaced_and_end_its_use() {
         fixture.round_trip(SLOT),
         STAGED,
         "not for other files, either"
+    );
+    fixture.finish();
+}
+
+#[test]
+fn a_file_changed_under_one_read_and_put_right_is_read_again_and_not_held_against_cufile() {
+    let mut fixture = Fixture::new(CuFileUse::Auto);
+    for number in 1..5 {
+        fixture.next_file(number);
+        let (_, range, checksums) = fixture.store(SLOT);
+        fixture.library.fail("cuFileRead", 1, 1, Fault::Flips);
+        assert_eq!(fixture.load(SLOT, &range, &checksums), TransferPath::CuFile);
+    }
+    let notes = fixture.notes();
+    assert!(notes.contains("changed while it was read"), "{notes}");
+    assert!(!notes.contains("wrong bytes"), "{notes}");
+    assert_eq!(fixture.round_trip(SLOT), BY_CUFILE);
+    fixture.finish();
+}
+
+#[test]
+fn what_stands_against_opening_files_for_a_while_is_not_held_against_cufile() {
+    let mut fixture = Fixture::new(CuFileUse::Auto);
+    for number in 1..5 {
+        fixture.next_file(number);
+        let path = fixture.file.as_ref().unwrap().path().to_owned();
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::write(&path, [9; 100]).unwrap();
+        assert_eq!(fixture.round_trip(SLOT), STAGED);
+        assert!(fixture.notes().contains("another file"));
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(fixture.cufile.notes().len(), number as usize);
+    }
+    assert_eq!(
+        fixture.round_trip(SLOT),
+        BY_CUFILE,
+        "with the name put right"
     );
     fixture.finish();
 }

@@ -163,6 +163,15 @@ fn a_name_that_leads_to_another_file_is_not_trusted() {
 }
 
 #[test]
+fn a_file_that_lost_its_name_before_its_first_use_is_moved_by_cufile_all_the_same() {
+    let fixture = Fixture::new(CuFileUse::Auto);
+    std::fs::remove_file(fixture.file.as_ref().unwrap().path()).unwrap();
+    assert_eq!(fixture.round_trip(SLOT), BY_CUFILE);
+    assert_eq!(fixture.notes(), "");
+    fixture.finish();
+}
+
+#[test]
 fn a_probe_that_fails_anywhere_is_a_reason_and_leaves_nothing() {
     let faults = [
         ("cuFileHandleRegister", 1, Fault::Code(5027)),
