@@ -8,7 +8,8 @@
 //!   does peer-to-peer DMA, has no nvidia-fs and does not set the bit is therefore taken for compat: an error to the
 //!   side of not claiming.
 //! - The status flags have a bit for this kind of storage (`CUfileDriverStatusFlags`, a bit each): network file systems
-//!   have their own; for others it is the bit of the block device, told apart by `/sys/dev/block`.
+//!   have their own; for others it is the bit of the block device, told apart by `/sys/dev/block`. Whatever is not named
+//!   here is compat: copy-on-write and stacked file systems, those in user space, and disks behind encryption.
 //!
 //! Not seen are transfers that go the other way one by one, for want of BAR space for instance.
 //!
@@ -37,7 +38,10 @@ pub(crate) enum Storage {
     Nfs,
     Gpfs,
     BeeGfs,
-    /// A disk file system on NVMe devices only.
+    WekaFs,
+    ScateFs,
+    VirtioFs,
+    /// A disk file system on NVMe devices only, or on arrays and linear volumes of such.
     Nvme,
     /// A disk file system on another block device.
     Block,
@@ -83,7 +87,10 @@ impl Mode {
                 flag::NVME_P2P,
             ]),
             Storage::Block => has(&[flag::SCSI, flag::SCALEFLUX, flag::NVMESH]),
-            Storage::Other => has(&[flag::WEKAFS, flag::SCATEFS, flag::VIRTIOFS]),
+            Storage::WekaFs => has(&[flag::WEKAFS]),
+            Storage::ScateFs => has(&[flag::SCATEFS]),
+            Storage::VirtioFs => has(&[flag::VIRTIOFS]),
+            Storage::Other => false,
         };
         let is_peer_to_peer = storage == Storage::Nvme && has(&[flag::NVME_P2P]);
         if is_reached && (has_module || is_peer_to_peer) {
@@ -99,45 +106,93 @@ impl Storage {
     pub(crate) fn of(file: impl AsFd) -> io::Result<Self> {
         let kind = statfs::fstatfs(&file)?.filesystem_type().0;
         let device = stat::fstat(&file)?.st_dev;
-        let (major, minor) = (libc::major(device), libc::minor(device));
-        let device = format!("/sys/dev/block/{major}:{minor}");
-        Ok(Self::told_apart(kind as u64, Path::new(&device)))
+        let number = format!("{}:{}", libc::major(device), libc::minor(device));
+        let known = Self::told_apart(kind as u64, &Path::new("/sys/dev/block").join(&number));
+        Ok(known.unwrap_or_else(|| {
+            // Without the table nothing is claimed.
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            Self::named(&mounts, &number)
+        }))
     }
 
     /// From a file system's magic number (the kernel's `magic.h`, and the modules' own headers), and the directory of
-    /// its device in sysfs.
-    fn told_apart(magic: u64, device: &Path) -> Self {
+    /// its device in sysfs. `None` for another number.
+    fn told_apart(magic: u64, device: &Path) -> Option<Self> {
         match magic & 0xFFFF_FFFF {
-            0x0BD0_0BD0 => Self::Lustre,
-            0x6969 => Self::Nfs,
-            0x4750_4653 => Self::Gpfs,
-            0x1983_0326 => Self::BeeGfs,
+            0x0BD0_0BD0 => Some(Self::Lustre),
+            0x6969 => Some(Self::Nfs),
+            0x4750_4653 => Some(Self::Gpfs),
+            0x1983_0326 => Some(Self::BeeGfs),
             // ext4, xfs: those that cuFile reaches through a block device.
             0xEF53 | 0x5846_5342 => match fs::canonicalize(device) {
-                Ok(device) if is_nvme(&device) => Self::Nvme,
-                Ok(_) | Err(_) => Self::Block,
+                Ok(device) if is_nvme(&device) => Some(Self::Nvme),
+                Ok(_) | Err(_) => Some(Self::Block),
             },
-            _ => Self::Other,
+            _ => None,
+        }
+    }
+
+    /// From the kind that `mountinfo` (proc_pid_mountinfo(5)) gives for a device: these have no published number of their
+    /// own, virtiofs that of every file system in user space. The names are those the library looks for.
+    fn named(mounts: &str, number: &str) -> Self {
+        let kind = mounts.lines().find_map(|line| {
+            let (mount, filesystem) = line.split_once(" - ")?;
+            let is_it = mount.split(' ').nth(2) == Some(number);
+            filesystem.split(' ').next().filter(|_| is_it)
+        });
+        match kind {
+            Some("wekafs") => Self::WekaFs,
+            Some("scatefs") => Self::ScateFs,
+            Some("virtiofs") => Self::VirtioFs,
+            Some(_) | None => Self::Other,
         }
     }
 }
 
-/// Whether a device's directory in sysfs is that of an NVMe disk or its partition, or of an array of such.
+/// Whether a device's directory in sysfs is that of an NVMe disk or its partition, or of an array or a volume of such.
 fn is_nvme(device: &Path) -> bool {
-    let is_one = |path: &Path| {
-        path.iter()
-            .filter_map(|part| part.to_str())
-            .any(|part| part.starts_with("nvme"))
-    };
-    if is_one(device) {
+    if is_disk(device) {
         return true;
     }
-    let parts: Vec<PathBuf> = fs::read_dir(device.join("slaves"))
-        .into_iter()
-        .flatten()
+    let whole = match (device.join("partition").exists(), device.parent()) {
+        (true, Some(disk)) => disk,
+        (true, None) | (false, _) => device,
+    };
+    let parts = parts(whole);
+    let is_array = |device: &Path| {
+        let parts = self::parts(device);
+        is_md(device) && !parts.is_empty() && parts.iter().all(|part| is_disk(part))
+    };
+    if is_md(whole) {
+        return is_array(whole);
+    }
+    // Below a linear (or striped) volume are disks or arrays. What else the device mapper does to bytes or with their
+    // place, as encryption, snapshots, caches, thin volumes or mirrors, has another kind of name, or volumes below.
+    is_volume(whole)
+        && !parts.is_empty()
+        && parts.iter().all(|part| is_disk(part) || is_array(part))
+}
+
+fn is_disk(device: &Path) -> bool {
+    let mut parts = device.iter().filter_map(|part| part.to_str());
+    parts.any(|part| part.starts_with("nvme"))
+}
+
+fn is_md(device: &Path) -> bool {
+    device.join("md").is_dir()
+}
+
+/// Whether it is a volume of LVM. Encrypted ones are called `CRYPT-…`.
+fn is_volume(device: &Path) -> bool {
+    let name = fs::read_to_string(device.join("dm/uuid"));
+    name.is_ok_and(|name| name.starts_with("LVM-"))
+}
+
+fn parts(device: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(device.join("slaves")).into_iter().flatten();
+    entries
         .filter_map(|entry| fs::canonicalize(entry.ok()?.path()).ok())
-        .collect();
-    !parts.is_empty() && parts.iter().all(|part| is_one(part))
+        .collect()
 }
 
 #[cfg(test)]
@@ -164,7 +219,9 @@ mod tests {
             (Storage::BeeGfs, flag::BEEGFS),
             (Storage::Nvme, flag::NVME),
             (Storage::Block, flag::SCSI),
-            (Storage::Other, flag::WEKAFS),
+            (Storage::WekaFs, flag::WEKAFS),
+            (Storage::ScateFs, flag::SCATEFS),
+            (Storage::VirtioFs, flag::VIRTIOFS),
         ] {
             assert_eq!(Mode::of(&properties(2, &[flag]), storage), Mode::Direct);
             assert_eq!(Mode::of(&properties(2, &[]), storage), Mode::Compat);
@@ -203,17 +260,80 @@ mod tests {
         };
         link("259:1", &nvme);
         link("254:0", &virtual_disk);
+        let array = make("virtual/block/md0");
+        make("virtual/block/md0/md");
         make("virtual/block/md0/slaves");
         link("virtual/block/md0/slaves/nvme0n1p1", &nvme);
-        let array = sysfs.path().join("virtual/block/md0");
-        let of = |path: &Path| Storage::told_apart(EXT4, path);
+        let of = |path: &Path| Storage::told_apart(EXT4, path).unwrap();
         assert_eq!(of(&sysfs.path().join("259:1")), Storage::Nvme);
         assert_eq!(of(&sysfs.path().join("254:0")), Storage::Block);
         assert_eq!(of(&sysfs.path().join("0:99")), Storage::Block);
         assert_eq!(of(&array), Storage::Nvme);
+        let part = make("virtual/block/md0/md0p1");
+        fs::write(part.join("partition"), "1").unwrap();
+        assert_eq!(of(&part), Storage::Nvme);
+
+        let volume = |name: &str, uuid: &str, part: &Path| {
+            let path = format!("virtual/block/{name}");
+            make(&format!("{path}/dm"));
+            make(&format!("{path}/slaves"));
+            link(&format!("{path}/slaves/part"), part);
+            fs::write(sysfs.path().join(&path).join("dm/uuid"), uuid).unwrap();
+            sysfs.path().join(path)
+        };
+        let linear = volume("dm-0", "LVM-abc\n", &nvme);
+        let encrypted = volume("dm-1", "CRYPT-LUKS2-abc\n", &nvme);
+        assert_eq!(of(&linear), Storage::Nvme);
+        assert_eq!(of(&volume("dm-2", "LVM-abc\n", &array)), Storage::Nvme);
+        assert_eq!(of(&encrypted), Storage::Block);
+        for below in [&encrypted, &linear, &virtual_disk] {
+            let upper = volume(
+                &format!("on-{}", below.file_name().unwrap().display()),
+                "LVM-x\n",
+                below,
+            );
+            assert_eq!(of(&upper), Storage::Block, "{}", below.display());
+        }
+        assert_eq!(
+            of(&volume("dm-3", "CRYPT-PLAIN-abc\n", &array)),
+            Storage::Block
+        );
+
         link("virtual/block/md0/slaves/vda", &virtual_disk);
         assert_eq!(of(&array), Storage::Block);
-        assert_eq!(Storage::told_apart(0x0102_1994, &nvme), Storage::Other);
-        assert_eq!(Storage::told_apart(0x6969, &nvme), Storage::Nfs);
+        assert_eq!(Storage::told_apart(0x6969, &nvme), Some(Storage::Nfs));
+        for magic in [0x0102_1994, 0x9123_683E, 0x794C_7630, 0x6573_5546] {
+            assert_eq!(Storage::told_apart(magic, &nvme), None);
+        }
+    }
+
+    #[test]
+    fn what_has_no_number_of_its_own_is_told_by_its_name_and_everything_else_is_not_claimed() {
+        let mounts = "\
+            22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            40 22 0:50 / /weka rw - wekafs default rw\n\
+            41 22 0:51 / /scate rw,nosuid shared:3 master:1 - scatefs scate rw\n\
+            42 22 0:52 / /shared rw - virtiofs tag rw\n\
+            43 22 0:53 / /over rw - overlay wekafs rw\n\
+            44 22 0:54 / /user rw - fuse.sshfs host: rw\n\
+            45 22 0:55 / /data rw - btrfs /dev/nvme0n1 rw\n";
+        for (number, storage) in [
+            ("0:50", Storage::WekaFs),
+            ("0:51", Storage::ScateFs),
+            ("0:52", Storage::VirtioFs),
+            ("0:53", Storage::Other),
+            ("0:54", Storage::Other),
+            ("0:55", Storage::Other),
+            ("0:5", Storage::Other),
+        ] {
+            assert_eq!(Storage::named(mounts, number), storage, "{number}");
+        }
+        assert_eq!(
+            Mode::of(
+                &properties(2, &[flag::WEKAFS, flag::SCATEFS, flag::VIRTIOFS]),
+                Storage::Other
+            ),
+            Mode::Compat
+        );
     }
 }
