@@ -53,8 +53,9 @@
 //! tried again: the file, or cuFile altogether, by the code. A full disk is told as such.
 //!
 //! The driver is opened once a process, by whichever engine is first, with a bound
-//! ([`SettingsBuilder::cufile_open_bound`]); one that does not come back leaves a thread behind and is not used by this
-//! process. It is never closed, nor are its settings touched: both belong to the process. Once open it has threads of its
+//! ([`SettingsBuilder::cufile_open_bound`]); one that does not come back leaves a thread behind, which may keep a processor
+//! busy, and is not used by this process. Where `/proc/modules` is missing a library that reads it is not opened at all: it
+//! would never come back. It is never closed, nor are its settings touched: both belong to the process. Once open it has threads of its
 //! own, a log file (`cufile.log` in the working directory) and one descriptor of it, which stay. A file that cuFile uses
 //! has a second descriptor and a handle, which go with the file. The asynchronous and batch calls are not used: beside the
 //! disk they would gain nothing, and a call that has returned must have ended.

@@ -5,6 +5,7 @@ use super::{
     answer::Failure,
     code::Code,
     mode::{Mode, Storage},
+    module_table,
     raw::{RawProperties, RawStatus},
     symbols::Symbols,
 };
@@ -35,7 +36,14 @@ impl Driver {
     /// The reason why there is none, for people.
     pub(crate) fn shared(bound: Duration) -> Result<Arc<Self>, String> {
         let driver = SHARED
-            .get_or_init(|| Self::open(Symbols::load, bound))
+            .get_or_init(|| {
+                let load = || {
+                    let symbols = Symbols::load()?;
+                    module_table::check(&symbols)?;
+                    Ok(symbols)
+                };
+                Self::open(load, bound)
+            })
             .clone()?;
         driver.usable()?;
         Ok(driver)

@@ -23,6 +23,7 @@ mod driver;
 pub(crate) mod fake;
 mod handle;
 mod mode;
+mod module_table;
 mod raw;
 mod registration;
 mod symbols;
