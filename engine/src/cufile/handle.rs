@@ -22,7 +22,8 @@ pub(crate) struct DevicePlace {
 pub(crate) struct Handle {
     driver: Arc<Driver>,
     raw: RawHandle,
-    /// Open for as long as the handle lives.
+    /// Open until after the handle was deregistered (fields go after `drop`): the library's handle is `0xabababab00000000`
+    /// and the descriptor's number (seen), so that one which outlives its descriptor names the next file with that number.
     _file: File,
 }
 
