@@ -5,7 +5,6 @@ use crate::cufile::CufileUse;
 use crate::error::BoardError;
 use crate::layout::{MAX_VIOLATIONS, header, row, row_word, violation, violation_word};
 use crate::object::ObjectKind;
-use crate::table::Locked;
 
 /// The board at one moment, without what dead processes left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,16 +63,7 @@ pub struct Violation {
 impl Board {
     /// Reclaims what dead processes left, then reads everything.
     pub fn snapshot(&self) -> Result<Snapshot, BoardError> {
-        let locked = self.lock()?;
-        Ok(self.read(locked))
-    }
-
-    /// The same without waiting for anyone: nothing when another process has the lock.
-    pub fn try_snapshot(&self) -> Result<Option<Snapshot>, BoardError> {
-        Ok(self.try_lock()?.map(|locked| self.read(locked)))
-    }
-
-    fn read(&self, mut locked: Locked<'_>) -> Snapshot {
+        let mut locked = self.lock()?;
         locked.reclaim_dead();
         let words = self.words();
         let devices = (0..self.device_count())
@@ -109,12 +99,12 @@ impl Board {
                 text: words.text(start + violation::TEXT, violation::TEXT_WORDS),
             })
             .collect();
-        Snapshot {
+        Ok(Snapshot {
             devices,
             objects,
             cufile: self.cufile_use(),
             violations,
             uncounted_violations: count - kept,
-        }
+        })
     }
 }

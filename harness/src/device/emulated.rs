@@ -122,16 +122,6 @@ impl EmulatedGpu {
             .map_err(|error| HarnessError::Board(error.to_string()))
     }
 
-    /// The board as it concerns the processes `pids`; nothing when a process has it locked, which may be stopped.
-    ///
-    /// # Errors
-    /// The board cannot be locked.
-    pub fn try_reading(&self, pids: &[u32]) -> Result<Option<BoardReading>, HarnessError> {
-        let snapshot = self.board.try_snapshot();
-        let snapshot = snapshot.map_err(|error| HarnessError::Board(error.to_string()))?;
-        Ok(snapshot.map(|snapshot| BoardReading::of(&snapshot, pids)))
-    }
-
     /// The board as it concerns the processes `pids`.
     ///
     /// # Errors

@@ -82,14 +82,14 @@ impl DeviceUnderTest {
         }
     }
 
-    /// Reads the device without waiting for a process of `pids` that may be stopped: nothing when it would take that.
-    ///
-    /// # Errors
-    /// The board or the management library fails.
-    pub fn try_reading(&self, pids: &[u32]) -> Result<Option<DeviceReading>, HarnessError> {
+    /// Bytes taken on the device by everybody, read without waiting for a process that may be stopped; nothing where there
+    /// is no device, or none that answers.
+    #[must_use]
+    pub fn glance_used_bytes(&self) -> Option<u64> {
         match self {
-            Self::Emulated(gpu) => Ok(gpu.try_reading(pids)?.map(DeviceReading::Board)),
-            Self::Absent { .. } | Self::Cuda(_) => self.reading(pids).map(Some),
+            Self::Absent { .. } => None,
+            Self::Emulated(gpu) => Some(gpu.board().glance_used_bytes()),
+            Self::Cuda(gpu) => Some(gpu.reading(&[]).ok()?.device_used_bytes),
         }
     }
 

@@ -56,6 +56,17 @@ pub(super) struct Client {
     answered: &'static str,
 }
 
+/// Tells whether answers have come that nobody has read yet.
+pub(super) struct Answers(io::Result<UnixStream>);
+
+impl Answers {
+    pub(super) fn have_come(&self) -> bool {
+        let Ok(socket) = &self.0 else { return false };
+        let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     verb: &'static str,
@@ -63,6 +74,11 @@ struct Pending {
 }
 
 impl Client {
+    /// For whoever has to know while a call waits.
+    pub(super) fn answers(&self) -> Answers {
+        Answers(self.socket.try_clone())
+    }
+
     pub(super) fn new(socket: UnixStream, line_bytes: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {

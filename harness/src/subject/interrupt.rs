@@ -1,13 +1,15 @@
 //! Ending a subject by a signal at a moment seen from outside.
 //!
-//! While a verb is worked on the subject runs in short slices and stands still between them: whatever the machine's load, the
-//! moment is looked for often enough, and the signal comes before the next slice. It also gets the lowest priority: whoever
-//! looks comes first.
-#![allow(unsafe_code)]
+//! While a verb is worked on the subject stands still at every system call until somebody has looked: whatever the machine's
+//! load, the signal comes before it does anything more.
 
-use super::{Broken, ExitReport, Finding, Subject};
+use super::{
+    Broken, ExitReport, Finding, Subject,
+    trace::{Next, Traced},
+};
 use crate::{crash::Deadly, settle::settle};
 use nix::{
+    errno::Errno,
     sys::{
         signal::{Signal, kill},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
@@ -16,18 +18,17 @@ use nix::{
 };
 use spillproof_protocol::Request;
 use std::{
-    fs,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
 /// How long the subject runs between two looks.
 const SLICE: Duration = Duration::from_micros(60);
-
-/// What `nice 19` gives.
-const LOWEST_PRIORITY: libc::c_int = 19;
 
 /// How long its threads may take to stand still: one may be in an uninterruptible disk access.
 const STOP_BOUND: Duration = Duration::from_millis(200);
@@ -62,27 +63,31 @@ impl Subject {
         let answered = AtomicBool::new(false);
         let (client, process) = (&mut self.client, &self.process);
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        yield_priority(self.child.id());
-        // It begins when the watch lets it.
-        let _ = kill(pid, Signal::SIGSTOP);
+        let answers = client.answers();
+        // What has come already was sent before the signal, which is late then.
+        let is_late = || answered.load(Ordering::Acquire) || answers.have_come();
+        let (tell, ready) = mpsc::channel();
         let (result, sent) = thread::scope(|scope| {
-            let watch = scope.spawn(|| watch(pid, process, deadly, due, &answered));
+            let watch = scope.spawn(|| {
+                let traced = Traced::stop(pid);
+                // The other side waits for this.
+                let _ = tell.send(());
+                watch(pid, process, traced, deadly, due, &is_late)
+            });
+            let _ = ready.recv();
             let result = client.call(request, deadline, process);
             answered.store(true, Ordering::Release);
             (result, watch.join().unwrap_or(None))
         });
-        let landed = match (&result, deadly) {
-            (Err(Broken::Found(finding)), _) if sent.is_none() => {
-                let finding = finding.clone();
-                self.broken = Some(finding.clone());
-                self.findings.push(finding.clone());
-                return Err(finding);
-            }
-            (Err(Broken::Found(_) | Broken::Closed { .. }), _) | (Ok(_), Deadly::Terminate) => {
-                sent.is_some()
-            }
-            // It stood still with the answer sent.
-            (Ok(_), Deadly::Kill) => false,
+        if let (Err(Broken::Found(finding)), None) = (&result, sent) {
+            self.broken = Some(finding.clone());
+            self.findings.push(finding.clone());
+            return Err(finding.clone());
+        }
+        let landed = match deadly {
+            // An answer that came all the same was on its way.
+            Deadly::Kill => sent.is_some() && result.is_err(),
+            Deadly::Terminate => sent.is_some(),
         };
         let killed = self.end_by(deadly, sent, deadline);
         Ok(Killed { landed, ..killed })
@@ -137,44 +142,43 @@ impl Subject {
     }
 }
 
-/// Lets the process run slice by slice until the moment has come or the call has ended. When the signal was sent, if it was.
+/// Lets the process run until the moment has come or the call has ended: from system call to system call, or slice by slice where
+/// the kernel permits no tracing. When the signal was sent, if it was.
 fn watch(
     pid: Pid,
     process: &OwnedFd,
+    traced: Result<Traced, Errno>,
     deadly: Deadly,
     mut due: impl FnMut() -> bool,
-    answered: &AtomicBool,
+    is_late: &dyn Fn() -> bool,
 ) -> Option<Instant> {
     // The process is not reaped before this returns, so that its number is its own: signals fail only once it has ended.
     let send = |signal: Signal| kill(pid, signal).is_ok();
     let mut sent = None;
-    while !answered.load(Ordering::Acquire) {
-        if !send(Signal::SIGSTOP) {
-            break;
+    let mut look = || {
+        if is_late() {
+            return Next::LetGo;
         }
-        settle(STOP_BOUND, || stands_still(process).then_some(()));
         if due() {
             sent = send(deadly.signal()).then(Instant::now);
-            break;
+            return Next::LetGo;
         }
-        send(Signal::SIGCONT);
-        let slice = Instant::now();
-        while slice.elapsed() < SLICE && !answered.load(Ordering::Acquire) {
-            thread::yield_now();
+        Next::GoOn
+    };
+    match traced {
+        Ok(traced) => traced.run(look, is_late),
+        Err(_) => {
+            while send(Signal::SIGSTOP) {
+                settle(STOP_BOUND, || stands_still(process).then_some(()));
+                if look() == Next::LetGo || !send(Signal::SIGCONT) {
+                    break;
+                }
+                thread::sleep(SLICE);
+            }
+            send(Signal::SIGCONT);
         }
     }
-    send(Signal::SIGCONT);
     sent
-}
-
-/// Gives every thread the lowest priority. There is no way back without privileges, and none is needed: the process ends.
-fn yield_priority(pid: u32) {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"));
-    let numbers = threads.into_iter().flatten().flatten();
-    for thread in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        // SAFETY: plain system call on a number; a thread that ended meanwhile is an error that changes nothing.
-        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, LOWEST_PRIORITY) };
-    }
 }
 
 /// All threads are stopped, or the process has ended.

@@ -12,6 +12,7 @@ mod finding;
 mod interrupt;
 mod pidfd;
 mod reply;
+mod trace;
 mod tree;
 
 pub use capture::Captured;
