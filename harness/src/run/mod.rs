@@ -7,6 +7,7 @@ mod calls;
 mod crash;
 mod disturb;
 mod events;
+mod reach;
 mod readings;
 mod session;
 mod step;
@@ -105,6 +106,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         justified_bytes: 0,
     };
     let result = session.drive();
+    // Before the directory is read for the last time, also where a subject's death ended its case early.
+    session.spoils.give_permissions_back();
     let Session { run, subject, .. } = session;
     let deadline = run.case.limits.call;
     let ended: Ended = subject.finish(deadline);
