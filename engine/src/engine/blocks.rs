@@ -40,7 +40,7 @@ impl Engine {
             Destination::Ram => {
                 let span = self.span_of(id)?;
                 let copy = Arc::new(self.staged.store_to_ram(span, operation.stop())?);
-                self.state().block(id)?.ram = Some(copy);
+                self.state().keep_in_ram(id, copy)?;
                 Stored {
                     written_bytes: 0,
                     path: TransferPath::Staged,

@@ -47,7 +47,7 @@ use monitor::Owned;
 use state::{Model, State};
 use std::{
     path::Path,
-    sync::{Arc, MutexGuard, Weak},
+    sync::{Arc, MutexGuard},
 };
 
 /// Moves the tensors of models between device memory, RAM and files.
@@ -172,7 +172,7 @@ impl Engine {
         let (models, tiers, files) = {
             let state = self.state();
             let models = state.models.iter().filter(|model| !model.is_loading);
-            let files: Vec<_> = state.files.iter().filter_map(Weak::upgrade).collect();
+            let files = state.live_files();
             (
                 models.map(model_status).collect(),
                 state.tier_bytes(),

@@ -140,22 +140,24 @@ impl Engine {
     }
 
     fn plan(&self, candidates: &[BlockId], request: MemoryRequest) -> Result<Plan, Error> {
-        let (facts, kept_ram_bytes) = {
+        let (facts, kept_ram_bytes, files) = {
             let mut state = self.state();
             let facts = candidates
                 .iter()
                 .map(|id| facts_of(&mut state, *id))
                 .collect::<Result<Vec<_>, _>>()?;
-            let in_memory = if self.directory.counts_as_ram() {
-                state.file_copy_bytes()
+            let files = if self.directory.counts_as_ram() {
+                state.live_files()
             } else {
-                0
+                Vec::new()
             };
-            (facts, state.ram_bytes().saturating_add(in_memory))
+            (facts, state.ram_bytes(), files)
         };
+        let in_memory: u64 = files.iter().map(|file| file.used_bytes()).sum();
+        drop(files);
         let may_move = facts.iter().any(|block| block.copy == HostCopy::None);
         let tiers = if may_move && request != MemoryRequest::AtLeast(0) {
-            self.tiers(kept_ram_bytes)?
+            self.tiers(kept_ram_bytes.saturating_add(in_memory))?
         } else {
             // Nothing moves, so no tier is asked and none can fail.
             TierFacts {

@@ -119,9 +119,7 @@ impl Engine {
         let _ = self.context.reclaim();
         // What fails again is counted in the status (E36).
         let _ = self.directory.retry_unlinks();
-        let mut state = self.state();
-        state.files.retain(|file| file.strong_count() > 0);
-        drop(state);
+        self.state().forget_unheld();
         Ok(operation)
     }
 }

@@ -18,12 +18,14 @@ use std::{
     thread::ThreadId,
 };
 
-/// Every model, and the files that somebody still holds.
+/// Every model, and the files and RAM copies that somebody still holds, a view too.
 #[derive(Default)]
 pub(super) struct State {
     /// In load order.
     pub(super) models: Vec<Model>,
     pub(super) files: Vec<Weak<ModelFile>>,
+    /// With their bytes: nobody who counts them becomes the last to hold one.
+    ram_copies: Vec<(Weak<RamCopy>, u64)>,
     pub(super) turns: TurnQueue,
     /// Threads inside an operation, their visitors included.
     pub(super) inside: Vec<ThreadId>,
@@ -266,12 +268,31 @@ impl State {
         models.into_iter().flat_map(Model::leaving_order).collect()
     }
 
-    /// Bytes that the engine keeps in RAM copies.
+    /// Bytes of RAM copies, those included that only views keep.
     pub(super) fn ram_bytes(&self) -> u64 {
-        self.blocks()
-            .filter_map(|(_, block)| block.ram.as_ref())
-            .map(|copy| copy.bytes())
+        self.ram_copies
+            .iter()
+            .filter(|(copy, _)| copy.strong_count() > 0)
+            .map(|(_, bytes)| bytes)
             .sum()
+    }
+
+    /// A block's copy in RAM, from now on counted.
+    pub(super) fn keep_in_ram(&mut self, id: BlockId, copy: Arc<RamCopy>) -> Result<(), Error> {
+        self.ram_copies.push((Arc::downgrade(&copy), copy.bytes()));
+        self.block(id)?.ram = Some(copy);
+        Ok(())
+    }
+
+    /// Ends the count of what nobody holds any more.
+    pub(super) fn forget_unheld(&mut self) {
+        self.files.retain(|file| file.strong_count() > 0);
+        self.ram_copies.retain(|(copy, _)| copy.strong_count() > 0);
+    }
+
+    /// Files that somebody holds. To be let go without the lock: one of them may go with it.
+    pub(super) fn live_files(&self) -> Vec<Arc<ModelFile>> {
+        self.files.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Forgets the copies in one file of blocks that are on the device; those that are only there keep their chance.
@@ -324,14 +345,6 @@ impl State {
             return Ok(());
         }
         Err(Error::UnknownModel(name.to_owned()))
-    }
-
-    /// Bytes that the blocks' file copies take, padding included.
-    pub(super) fn file_copy_bytes(&self) -> u64 {
-        self.blocks()
-            .filter_map(|(_, block)| block.file.as_ref())
-            .map(|copy| copy.range.file_bytes())
-            .sum()
     }
 
     pub(super) fn tier_bytes(&self) -> TierBytes {

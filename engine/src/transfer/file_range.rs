@@ -98,6 +98,11 @@ impl ModelFile {
         self.file.len()
     }
 
+    /// Bytes of the ranges that somebody holds, views too, padding included.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.uses().ranges.values().map(|(_, bytes)| bytes).sum()
+    }
+
     /// Notices truncation (E22).
     pub(crate) fn check_len(&self) -> Result<(), Error> {
         self.file.check_len()

@@ -115,3 +115,42 @@ fn a_request_for_nothing_asks_the_system_nothing() {
     assert_eq!(something.unwrap_err().kind(), ErrorKind::Io);
     fixture.finish();
 }
+
+#[test]
+fn what_only_views_keep_counts_against_the_limit_in_ram() {
+    const N: &[(&str, u64)] = &[("a", 2 * MIB), ("b", MIB)];
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (driver, directory) = (FakeDriver::new(8 * MIB), tempfile::tempdir().unwrap());
+    for (threshold, place) in [(TO_RAM, directory.path()), (TO_FILES, memory.path())] {
+        let settings = Settings::builder()
+            .directory(place)
+            .tmpfs(TmpfsPolicy::CountAsRam)
+            .threshold(threshold)
+            .staging_bytes(2 * MIB)
+            .io_threads(2)
+            .ram_limit_bytes(Some(4 * MIB))
+            .build()
+            .unwrap();
+        let engine = Engine::open_on(driver.context(), settings).unwrap();
+        let mut views = Vec::new();
+        for _ in 0..3 {
+            let source = ModelSource::Manifest(manifest(N));
+            engine.load("m", source).unwrap();
+            let freed = engine.free_memory(None, MemoryRequest::Full);
+            if let Err(error) = &freed {
+                assert_eq!(error.kind(), ErrorKind::HostMemory, "{error}");
+            }
+            assert_eq!(freed.is_ok(), views.is_empty());
+            views.extend(engine.map("m", "a"));
+            views.extend(engine.map("m", "b"));
+            engine.drop_model("m").unwrap();
+        }
+        let held: u64 = views.iter().map(TensorView::span_bytes).sum();
+        assert_eq!(held, 3 * MIB);
+        drop(views);
+        let source = ModelSource::Manifest(manifest(N));
+        engine.load("m", source).unwrap();
+        engine.free_memory(None, MemoryRequest::Full).unwrap();
+        engine.close().unwrap();
+    }
+}
