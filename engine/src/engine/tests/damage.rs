@@ -1,7 +1,10 @@
 //! Files that somebody cut or changed behind the engine's back: no good bytes are lost to them, no wrong ones handed out.
 use super::*;
 use crate::FileTier;
-use std::os::unix::fs::FileExt;
+use std::{
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 const M: &[(&str, u64)] = &[("a", 2 * MIB), ("b", MIB), ("c", MIB)];
 
@@ -78,33 +81,41 @@ fn a_view_notices_a_bit_that_flipped_after_it_had_read_the_same_bytes() {
     }
 }
 
-/// Cuts the file and puts it right again, over and over, while `look` runs in another thread; how often the look was
-/// right and how often not.
+/// Cuts every file that is there and puts it right again, over and over, while `look` runs in another thread; how often the
+/// look was right and how often not. All files that the model has in its life have the same contents.
 fn while_it_is_cut(fixture: &Fixture, look: &(dyn Fn() -> Result<(), Error> + Sync)) -> (u64, u64) {
-    let path = fixture.spill_files().remove(0);
-    let good = std::fs::read(&path).unwrap();
-    let file = std::fs::File::options().write(true).open(path).unwrap();
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let good = std::fs::read(fixture.spill_files().remove(0)).unwrap();
+    let over = AtomicBool::new(false);
+    let (right, wrong) = (AtomicU64::new(0), AtomicU64::new(0));
+    let seen = || [&right, &wrong].map(|count| count.load(Ordering::Relaxed));
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            let (mut right, mut wrong) = (0, 0);
-            // At least one of each, however the threads are scheduled.
-            while !over.load(std::sync::atomic::Ordering::Relaxed) || right == 0 {
-                match look() {
-                    Ok(()) => right += 1,
-                    Err(error) if error.kind() == crate::ErrorKind::Corrupt => wrong += 1,
+        scope.spawn(|| {
+            // At least one right, however the threads are scheduled.
+            while !over.load(Ordering::Relaxed) || right.load(Ordering::Relaxed) == 0 {
+                let count = match look() {
+                    Ok(()) => &right,
+                    Err(error) if error.kind() == crate::ErrorKind::Corrupt => &wrong,
                     Err(error) => panic!("{error}"),
-                }
+                };
+                count.fetch_add(1, Ordering::Relaxed);
             }
-            (right, wrong)
         });
-        for round in 0..300 {
-            file.set_len(round * 4096 + 7).unwrap();
-            file.write_all_at(&good, 0).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut round = 0;
+        while round < 300 || (seen()[1] == 0 && Instant::now() < deadline) {
+            for path in fixture.spill_files() {
+                // It may have gone since it was listed.
+                let Ok(file) = std::fs::File::options().write(true).open(path) else {
+                    continue;
+                };
+                file.set_len(round % 300 * 4096 + 7).unwrap();
+                file.write_all_at(&good, 0).unwrap();
+            }
+            round += 1;
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        looking.join().unwrap()
-    })
+        over.store(true, Ordering::Relaxed);
+    });
+    seen().into()
 }
 
 #[test]
@@ -136,7 +147,7 @@ fn a_reload_while_its_file_is_cut_gives_the_bytes_or_corrupt() {
     fixture.load("m", M);
     fixture.free_all();
     let expected = contents(M);
-    while_it_is_cut(&fixture, &|| {
+    let (_, wrong) = while_it_is_cut(&fixture, &|| {
         let outcome = fixture.engine.request("m", 0, &mut |tensor| {
             let mut out = vec![0; tensor.span_bytes() as usize];
             tensor.read_at(0, &mut out)?;
