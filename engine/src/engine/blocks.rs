@@ -144,8 +144,8 @@ impl Engine {
     }
 
     /// A file that somebody cut must not make the device let go of the good bytes (E22, E23): its copy is forgotten and
-    /// the next offload writes another one, to another file.
-    fn check_file_copy(&self, id: BlockId) -> Result<(), Error> {
+    /// the next offload writes another one, to another file. A block that is off the device keeps it: it has no other.
+    pub(super) fn check_file_copy(&self, id: BlockId) -> Result<(), Error> {
         let copy = {
             let mut state = self.state();
             let block = state.block(id)?;
@@ -156,7 +156,14 @@ impl Engine {
         };
         let Some(copy) = copy else { return Ok(()) };
         if let Err(error) = copy.range.check_len() {
-            let forgotten = self.state().block(id)?.invalidate_host_copies();
+            let forgotten = {
+                let mut state = self.state();
+                let block = state.block(id)?;
+                block
+                    .device
+                    .is_some()
+                    .then(|| block.invalidate_host_copies())
+            };
             drop(forgotten);
             return Err(error);
         }

@@ -17,7 +17,7 @@ impl Engine {
     /// # Errors
     /// No such model or tensor; what a request can fail with while it brings the block in; the error of `contents`.
     /// The host's copy, where there was one, is then current again and the block off the device; a block that was on
-    /// the device only is changed up to where it failed.
+    /// the device only, or whose file somebody cut, is changed up to where it failed.
     pub fn write_tensor(
         &self,
         name: &str,
@@ -47,50 +47,56 @@ impl Engine {
             state.model(found.0.model)?.last_use = now;
             found
         };
-        let address = self.with_memory(&mut operation, |operation| {
+        let (address, was_brought) = self.with_memory(&mut operation, |operation| {
             self.state().still_has(id.model, name)?;
             self.bring_in_alone(operation, id)
         })?;
-        self.wait_for_pins(&operation, &[id])?;
-        let stop = self.stop_of_write(&operation, id)?;
         let target = DeviceSpan {
             address: address + offset_bytes,
             bytes: span_bytes,
         };
+        let mut may_be_changed = false;
         let written = catch_unwind(AssertUnwindSafe(|| {
+            self.wait_for_pins(&operation, &[id])?;
+            let stop = self.stop_of_write(&operation, id)?;
             // Writes that other streams still do to the block come before this one.
             self.context.synchronize()?;
-            self.staged.write_device(target, contents, &stop)
+            let mut given = |offset: u64, out: &mut [u8]| {
+                contents(offset, out)?;
+                may_be_changed = true;
+                Ok(())
+            };
+            self.staged.write_device(target, &mut given, &stop)
         }));
+        if !matches!(written, Ok(Ok(()))) && (was_brought || may_be_changed) {
+            // The error that began it tells more; memory that the driver keeps is counted in the status.
+            let _ = self.abandon_write(id);
+        }
         match written {
             Ok(Ok(())) => {
                 let outdated = self.state().block(id)?.invalidate_host_copies();
                 drop(outdated);
                 Ok(())
             }
-            Ok(Err(error)) => {
-                // The error that began it tells more; memory that the driver keeps is counted in the status.
-                let _ = self.abandon_write(id);
-                Err(error)
-            }
-            Err(panic) => {
-                let _ = self.abandon_write(id);
-                resume_unwind(panic)
-            }
+            Ok(Err(error)) => Err(error),
+            Err(panic) => resume_unwind(panic),
         }
     }
 
     /// Where the host has the old bytes a write can end at any time, as they count then. Where only the device has them,
-    /// a write that has begun has to go through (E38).
+    /// a write that has begun has to go through (E38); a copy in a file that somebody cut is none.
     fn stop_of_write(&self, operation: &Operation<'_>, id: BlockId) -> Result<Stop, Error> {
-        if self.state().block(id)?.host_copy() != HostCopy::None {
-            return Ok(operation.stop().clone());
-        }
         operation.stop().check()?;
-        Ok(Stop::never())
+        // Why it was forgotten is no reason to refuse new bytes.
+        let _ = self.check_file_copy(id);
+        match self.state().block(id)?.host_copy() {
+            HostCopy::None => Ok(Stop::never()),
+            HostCopy::Ram | HostCopy::File => Ok(operation.stop().clone()),
+        }
     }
 
-    fn bring_in_alone(&self, operation: &Operation<'_>, id: BlockId) -> Result<u64, Error> {
+    /// The block's device address, and whether it was not on the device before.
+    fn bring_in_alone(&self, operation: &Operation<'_>, id: BlockId) -> Result<(u64, bool), Error> {
         let (resident, bytes) = {
             let mut state = self.state();
             state.touch(id)?;
@@ -98,7 +104,7 @@ impl Engine {
             (state.block(id)?.span(), bytes)
         };
         if let Some(span) = resident {
-            return Ok(span.address);
+            return Ok((span.address, false));
         }
         let buffer = self.allocate(
             operation,
@@ -108,11 +114,13 @@ impl Engine {
         )?;
         let address = buffer.address();
         self.load_block(operation.stop(), id, buffer)?;
-        Ok(address)
+        Ok((address, true))
     }
 
-    /// The device's bytes are neither old nor new: where the host has the old ones, those count.
+    /// The device's bytes may be neither old nor new: where the host has the old ones, those count. Where somebody cut
+    /// their file meanwhile, the device's are all that is left.
     fn abandon_write(&self, id: BlockId) -> Result<(), Error> {
+        self.check_file_copy(id)?;
         let has_copy = self.state().block(id)?.host_copy() != HostCopy::None;
         if has_copy {
             self.release_block(id)?;

@@ -175,10 +175,15 @@ fn cancelled_making_resident_takes_back_what_it_brought_in() {
 
 #[test]
 fn a_cancelled_write_leaves_the_old_bytes_or_the_new() {
-    for has_copy in [true, false] {
+    for (has_copy, threshold) in [
+        (true, TO_FILES),
+        (true, TO_RAM),
+        (false, TO_FILES),
+        (false, TO_RAM),
+    ] {
         let cancelled = at_every_call(
             || {
-                let fixture = Fixture::new(8 * MIB, TO_FILES);
+                let fixture = Fixture::new(8 * MIB, threshold);
                 fixture.load("m", M);
                 if has_copy {
                     fixture.free_all();
@@ -193,6 +198,8 @@ fn a_cancelled_write_leaves_the_old_bytes_or_the_new() {
                 })
             },
             |fixture, outcome| {
+                let shown = fixture.engine.status().tiers.ram;
+                assert_eq!(fixture.engine.state().ram_bytes(), shown);
                 fixture.free_all();
                 let view = fixture.engine.map("m", "a").unwrap();
                 let bytes = read(&view);

@@ -1,6 +1,6 @@
 //! Files that somebody cut or changed behind the engine's back: no good bytes are lost to them, no wrong ones handed out.
 use super::*;
-use crate::FileTier;
+use crate::{Cancellation, FileTier};
 use std::{
     os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,8 +15,12 @@ fn to_files(file_tier: FileTier) -> Fixture {
 }
 
 fn cut(path: std::path::PathBuf) {
+    set_len(path, MIB);
+}
+
+fn set_len(path: std::path::PathBuf, bytes: u64) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
-    file.set_len(MIB).unwrap();
+    file.set_len(bytes).unwrap();
 }
 
 #[test]
@@ -160,5 +164,93 @@ fn a_reload_while_its_file_is_cut_gives_the_bytes_or_corrupt() {
         }
         outcome.map(|_| ())
     });
+    assert!(wrong > 0);
+    fixture.finish();
+}
+
+#[test]
+fn a_refused_write_over_a_cut_file_keeps_the_good_bytes_on_the_device() {
+    for length in [4096, 16 * MIB] {
+        let fixture = to_files(FileTier::Mapped);
+        fixture.load("m", M);
+        fixture.free_all();
+        fixture.assert_served("m", M);
+        set_len(fixture.spill_files().remove(0), length);
+        let refused = fixture
+            .engine
+            .write_tensor("m", "a", &mut |_, _| Err(Error::Caller("no".into())));
+        assert!(refused.is_err());
+        fixture.assert_served("m", M);
+        fixture.finish();
+    }
+}
+
+#[test]
+fn a_write_cancelled_over_a_cut_file_leaves_the_old_bytes_or_the_new() {
+    let fixture = to_files(FileTier::Mapped);
+    fixture.load("m", M);
+    fixture.free_all();
+    fixture.assert_served("m", M);
+    cut(fixture.spill_files().remove(0));
+    let cancellation = Cancellation::new();
+    let cancel = cancellation.clone();
+    let outcome = fixture
+        .engine
+        .unless(&cancellation)
+        .write_tensor("m", "a", &mut |_, out| {
+            cancel.cancel();
+            out.fill(5);
+            Ok(())
+        });
+    // Only the device has the old bytes: a write that has begun goes through.
+    outcome.unwrap();
+    fixture.free_all();
+    let view = fixture.engine.map("m", "a").unwrap();
+    assert!(read(&view).iter().all(|byte| *byte == 5));
+    drop(view);
+    fixture.finish();
+}
+
+#[test]
+fn a_write_whose_file_is_cut_under_it_takes_nothing_off_the_device() {
+    let fixture = to_files(FileTier::Mapped);
+    fixture.load("m", M);
+    fixture.free_all();
+    fixture.assert_served("m", M);
+    let path = fixture.spill_files().remove(0);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        fixture.engine.write_tensor("m", "a", &mut |offset, out| {
+            out.fill(5);
+            assert!(offset == 0, "in the second window");
+            cut(path.clone());
+            Ok(())
+        })
+    }));
+    assert!(panicked.is_err());
+    let mut seen = Vec::new();
+    let mut look = |tensor: &DeviceTensor<'_>| {
+        let mut out = vec![0; tensor.span_bytes() as usize];
+        tensor.read_at(0, &mut out)?;
+        seen.push(out);
+        Ok(())
+    };
+    fixture.engine.request("m", 0, &mut look).unwrap();
+    assert!(seen[0][..MIB as usize / 2].iter().all(|byte| *byte == 5));
+    assert!(seen[1] == contents(M)["b"] && seen[2] == contents(M)["c"]);
+    fixture.finish();
+}
+
+#[test]
+fn a_block_off_the_device_keeps_its_copy_in_a_file_of_another_length() {
+    let fixture = to_files(FileTier::Mapped);
+    fixture.load("m", M);
+    fixture.free_all();
+    let path = fixture.spill_files().remove(0);
+    set_len(path.clone(), 16 * MIB);
+    let block = fixture.engine.state().find("m").unwrap().id(0);
+    let error = fixture.engine.check_file_copy(block).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{error}");
+    set_len(path, 4 * MIB);
+    fixture.assert_served("m", M);
     fixture.finish();
 }
