@@ -34,22 +34,26 @@ impl Monitor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and lets everybody who waits look at it.
-    pub(super) fn change<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let changed = act(&mut self.lock());
+    /// Changes the state, and lets everybody who waits look at it. In a forked child nothing happens: the state is its
+    /// parent's.
+    pub(super) fn change(&self, act: impl FnOnce(&mut State)) {
+        if self.refuse_child().is_err() {
+            return;
+        }
+        act(&mut self.lock());
         self.changed.notify_all();
-        changed
     }
 
     /// Waits until `ready` finds what it looks for, or `stop` says so.
     ///
     /// # Errors
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`]; [`Error::OtherProcess`], without waiting for the lock.
     pub(super) fn wait_until<T>(
         &self,
         stop: &Stop,
         mut ready: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, Error> {
+        self.refuse_child()?;
         let mut state = self.lock();
         loop {
             stop.check()?;

@@ -62,8 +62,9 @@ impl<'e> Operation<'e> {
     /// Waits for the turn, where it does not have it.
     ///
     /// # Errors
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`]; [`Error::OtherProcess`] in a child that was forked inside a visitor.
     pub(super) fn enter(&mut self) -> Result<(), Error> {
+        self.monitor.refuse_child()?;
         if self.turn.is_some() {
             return self.stop.check();
         }

@@ -137,7 +137,7 @@ impl Engine {
         ended: u64,
     ) -> Result<bool, Error> {
         let (monitor, thread) = (&self.monitor.0, operation.thread());
-        let is_worth_it = monitor.change(|state| state.workspaces.may_wait(thread, ended));
+        let is_worth_it = self.state().workspaces.may_wait(thread, ended);
         if !is_worth_it {
             return Ok(false);
         }

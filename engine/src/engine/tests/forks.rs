@@ -142,3 +142,56 @@ fn a_child_of_a_visitor_reads_no_device() {
     visited.unwrap();
     fixture.finish();
 }
+
+#[test]
+fn a_child_that_returns_from_a_visitor_waits_for_no_lock_that_it_was_born_with() {
+    let fixture = Fixture::new(8 * MIB, TO_FILES);
+    fixture.load("m", M);
+    fixture.free_all();
+    let parent = std::process::id();
+    for is_refused in [true, false] {
+        let (held, forked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let mut child = None;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                held.wait();
+                let state = fixture.engine.state();
+                held.wait();
+                forked.wait();
+                drop(state);
+            });
+            let visited = fixture.engine.request("m", MIB, &mut |_| {
+                if child.is_some() {
+                    return Ok(());
+                }
+                held.wait();
+                held.wait();
+                // SAFETY: the child uses this test's engine and the allocator, which survives a fork, and is ended below.
+                let pid = unsafe { libc::fork() };
+                child = Some(pid);
+                if pid == 0 {
+                    // SAFETY: an alarm that nobody handles ends the child.
+                    unsafe { libc::alarm(10) };
+                    return match is_refused {
+                        true => Err(Error::Caller("in the child".into())),
+                        false => Ok(()),
+                    };
+                }
+                forked.wait();
+                Ok(())
+            });
+            if std::process::id() != parent {
+                let refused = matches!(visited, Err(Error::OtherProcess { .. }));
+                // SAFETY: ends the child without running what belongs to the parent.
+                unsafe { libc::_exit(i32::from(!refused)) };
+            }
+            visited.unwrap();
+        });
+        let mut status = 0;
+        // SAFETY: the pid is that of this thread's child, and `status` is a local.
+        unsafe { libc::waitpid(child.unwrap(), &mut status, 0) };
+        assert_eq!(status, 0);
+        fixture.free_all();
+    }
+    fixture.finish();
+}
