@@ -28,7 +28,8 @@ impl Engine {
     /// Requests run beside each other: one has the engine's turn while it brings a block in, and not while its visitor
     /// runs. The visited block stays where it is, unchanged, until the visitor returns. Where nothing else may leave any
     /// more, memory is waited for: first until other visitors return, then, without the turn, until a request ends that
-    /// holds a workspace. When all of those wait themselves, the one that would be the last to wait gets device OOM.
+    /// holds a workspace. When all of those wait themselves, the one that would be the last to wait gets device OOM. While
+    /// somebody waits so, other requests get no workspace but queue behind him.
     ///
     /// Addresses, the workspace's too, are valid only during the visit that gets them. The device's primary context is
     /// current on the calling thread, and is left so. A visitor must not wait for another thread that calls the engine:
@@ -134,7 +135,7 @@ impl Engine {
         if bytes == 0 {
             return Ok(None);
         }
-        self.with_memory(operation, |operation| {
+        self.with_memory_in_line(operation, |operation| {
             self.state().still_has(walk.model, &walk.name)?;
             let model = walk.model;
             let leaving = |state: &mut State| others_then_own(state, model);

@@ -3,6 +3,10 @@
 //! An operation that gets no memory after everything else has left lets the turn go and waits for another request that
 //! holds a workspace to end. Somebody always goes on: only requests that do not wait themselves are waited for, so the
 //! last of those that would wait gets the error instead.
+//!
+//! Nobody is overtaken for ever: while somebody waits for memory, a request that has no workspace yet gets none, but queues
+//! behind him. So those that hold one become fewer until he is served, or meets out of memory with nobody to wait for.
+//! Requests that hold one queue behind nobody; others take only blocks, which can leave again.
 
 use super::{Engine, monitor::Monitor, operation::Operation};
 use crate::{Error, cuda::DeviceBuffer};
@@ -15,6 +19,8 @@ pub(super) struct Workspaces {
     pub(super) held: Vec<(ThreadId, bool)>,
     /// How many were given back so far.
     ended: u64,
+    /// Threads that wait for memory, or for those before them, till they are served; first come, first served.
+    pub(super) line: Vec<ThreadId>,
 }
 
 impl Workspaces {
@@ -43,6 +49,22 @@ impl Workspaces {
         for held in &mut self.held {
             held.1 = false;
         }
+    }
+
+    /// Whether this thread may get a workspace now: nobody waits before it.
+    fn may_reserve(&self, thread: ThreadId) -> bool {
+        self.line.first().is_none_or(|first| *first == thread)
+    }
+
+    /// Joins the end of the line, where it is not in it.
+    fn join_line(&mut self, thread: ThreadId) {
+        if !self.line.contains(&thread) {
+            self.line.push(thread);
+        }
+    }
+
+    fn leave_line(&mut self, thread: ThreadId) {
+        self.line.retain(|each| *each != thread);
     }
 
     fn set_waiting(&mut self, thread: ThreadId, waits: bool) {
@@ -80,6 +102,31 @@ impl Drop for Workspace<'_> {
     }
 }
 
+/// A place in the line of those who wait for memory, once it is joined; left when dropped.
+struct Place<'e> {
+    monitor: &'e Monitor,
+    thread: ThreadId,
+    is_joined: bool,
+}
+
+impl Place<'_> {
+    fn join(&mut self) {
+        self.is_joined = true;
+        let thread = self.thread;
+        self.monitor.lock().workspaces.join_line(thread);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.is_joined {
+            let thread = self.thread;
+            self.monitor
+                .change(|state| state.workspaces.leave_line(thread));
+        }
+    }
+}
+
 impl Engine {
     /// The buffer as the workspace of this operation.
     pub(super) fn workspace(
@@ -104,10 +151,42 @@ impl Engine {
     pub(super) fn with_memory<T>(
         &self,
         operation: &mut Operation<'_>,
+        attempt: impl FnMut(&mut Operation<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.attempt_in_line(operation, false, attempt)
+    }
+
+    /// As [`Self::with_memory`], for a workspace: behind all who wait for memory already.
+    pub(super) fn with_memory_in_line<T>(
+        &self,
+        operation: &mut Operation<'_>,
+        attempt: impl FnMut(&mut Operation<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.attempt_in_line(operation, true, attempt)
+    }
+
+    fn attempt_in_line<T>(
+        &self,
+        operation: &mut Operation<'_>,
+        is_for_workspace: bool,
         mut attempt: impl FnMut(&mut Operation<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let (monitor, thread) = (&*self.monitor.0, operation.thread());
+        let mut place = Place {
+            monitor,
+            thread,
+            is_joined: false,
+        };
         loop {
             operation.enter()?;
+            if is_for_workspace && !self.state().workspaces.may_reserve(thread) {
+                place.join();
+                operation.leave();
+                monitor.wait_until(operation.stop(), |state| {
+                    state.workspaces.may_reserve(thread).then_some(())
+                })?;
+                continue;
+            }
             let ended = self.state().workspaces.ended;
             match attempt(operation) {
                 // What is larger than the device never fits.
@@ -116,6 +195,7 @@ impl Engine {
                     free,
                     total,
                 }) if total == 0 || wanted <= total => {
+                    place.join();
                     if !self.wait_for_a_workspace(operation, ended)? {
                         return Err(Error::DeviceOom {
                             wanted,
@@ -161,31 +241,57 @@ mod tests {
         Holds,
         /// Since so many workspaces had ended; whether it holds one itself.
         Waits(u64, bool),
+        /// For a workspace, until nobody waits before it.
+        Queues,
     }
 
     /// One thing that one of three requests does; `false` when it cannot do it now.
     fn act(workspaces: &mut Workspaces, walk: &mut Walk, thread: ThreadId, what: u32) -> bool {
-        match (what, *walk) {
-            (0, Walk::Idle) => {
+        let is_awake = match *walk {
+            Walk::Idle | Walk::Holds => true,
+            Walk::Waits(ended, _) => workspaces.ended != ended,
+            Walk::Queues => workspaces.may_reserve(thread),
+        };
+        if !is_awake {
+            return false;
+        }
+        let holds = matches!(walk, Walk::Holds | Walk::Waits(_, true));
+        workspaces.set_waiting(thread, false);
+        match what {
+            // It asks for a workspace and gets it.
+            0 if !holds && workspaces.may_reserve(thread) => {
                 workspaces.held.push((thread, false));
+                workspaces.leave_line(thread);
                 *walk = Walk::Holds;
             }
-            (1, Walk::Idle | Walk::Holds) => {
-                let (holds, ended) = (*walk == Walk::Holds, workspaces.ended);
+            0 if !holds => {
+                workspaces.join_line(thread);
+                *walk = Walk::Queues;
+            }
+            // It meets out of memory.
+            1 => {
+                let ended = workspaces.ended;
+                workspaces.join_line(thread);
                 if workspaces.may_wait(thread, ended) {
                     *walk = Walk::Waits(ended, holds);
-                } else if holds {
-                    // Out of memory ends the request.
-                    workspaces.give_back(thread);
+                } else {
+                    // That ends the request.
+                    workspaces.leave_line(thread);
+                    if holds {
+                        workspaces.give_back(thread);
+                    }
                     *walk = Walk::Idle;
                 }
             }
-            (2, Walk::Holds) => {
+            // It ends.
+            2 if holds => {
+                workspaces.leave_line(thread);
                 workspaces.give_back(thread);
                 *walk = Walk::Idle;
             }
-            (3, Walk::Waits(ended, holds)) if workspaces.ended != ended => {
-                workspaces.set_waiting(thread, false);
+            // It is served what it waited for.
+            3 if matches!(walk, Walk::Waits(_, _)) => {
+                workspaces.leave_line(thread);
                 *walk = if holds { Walk::Holds } else { Walk::Idle };
             }
             _ => return false,
@@ -197,7 +303,7 @@ mod tests {
     fn in_every_order_of_events_somebody_goes_on_whom_those_who_wait_wait_for() {
         let threads = [(); 3].map(|()| std::thread::spawn(|| std::thread::current().id()));
         let threads = threads.map(|thread| thread.join().unwrap());
-        let mut seen = 0;
+        let (mut seen, mut queued) = (0, 0);
         for order in 0..12_u32.pow(6) {
             let (mut workspaces, mut walks) = (Workspaces::default(), [Walk::Idle; 3]);
             let mut rest = order;
@@ -210,18 +316,46 @@ mod tests {
                 let ended = workspaces.ended;
                 let is_stuck =
                     |walk: &Walk| matches!(walk, Walk::Waits(since, _) if *since == ended);
+                let holder_goes_on = |walk: &Walk| match walk {
+                    Walk::Idle | Walk::Queues => false,
+                    Walk::Holds => true,
+                    Walk::Waits(since, holds) => *holds && *since != ended,
+                };
                 if walks.iter().any(is_stuck) {
                     seen += 1;
-                    let goes_on = |walk: &Walk| match walk {
-                        Walk::Idle => false,
-                        Walk::Holds => true,
-                        Walk::Waits(since, holds) => *holds && *since != ended,
-                    };
-                    assert!(walks.iter().any(goes_on), "order {order}");
+                    assert!(walks.iter().any(holder_goes_on), "order {order}");
+                }
+                let is_queuing = |who: usize| {
+                    walks[who] == Walk::Queues && !workspaces.may_reserve(threads[who])
+                };
+                if (0..3).any(is_queuing) {
+                    queued += 1;
+                    // The first of the line waits for a workspace to end, or goes on himself.
+                    let first = threads.iter().position(|each| *each == workspaces.line[0]);
+                    let first = &walks[first.unwrap()];
+                    assert!(*first != Walk::Idle && *first != Walk::Holds, "{order}");
+                    assert!(!is_stuck(first) || walks.iter().any(holder_goes_on));
                 }
             }
         }
-        assert!(seen > 0);
+        assert!(seen > 0 && queued > 0);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_workspace_queues_behind_those_who_wait() {
+        let here = std::thread::current().id();
+        let there = std::thread::spawn(|| std::thread::current().id())
+            .join()
+            .unwrap();
+        let mut workspaces = Workspaces::default();
+        assert!(workspaces.may_reserve(here));
+        workspaces.join_line(there);
+        assert!(workspaces.may_reserve(there) && !workspaces.may_reserve(here));
+        workspaces.join_line(here);
+        workspaces.join_line(there);
+        assert_eq!(workspaces.line, [there, here]);
+        workspaces.leave_line(there);
+        assert!(workspaces.may_reserve(here) && !workspaces.may_reserve(there));
     }
 
     #[test]

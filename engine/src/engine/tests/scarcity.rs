@@ -119,3 +119,49 @@ fn loads_writes_and_residents_wait_for_workspaces_too() {
     assert_eq!(fixture.engine.status().models.len(), 3);
     fixture.finish();
 }
+
+#[test]
+fn requests_that_come_and_go_do_not_keep_memory_from_one_that_waits_for_it() {
+    const NONE: &[(&str, u64)] = &[("none", 0)];
+    let fixture = Fixture::new(4 * MIB, TO_FILES);
+    for name in ["x", "y", "large"] {
+        fixture.load(name, NONE);
+    }
+    let engine = &fixture.engine;
+    let (gate, other) = (Gate::new(), Gate::new());
+    let order = Mutex::new(Vec::new());
+    let visited = |name: &'static str| order.lock().unwrap().push(name);
+    thread::scope(|scope| {
+        let comes_again = scope.spawn(|| {
+            engine.request("x", MIB, &mut stopping_at(&gate, "none"))?;
+            engine.request("x", MIB, &mut |_| {
+                visited("x");
+                Ok(())
+            })
+        });
+        gate.wait_until_reached();
+        let holds = scope.spawn(|| engine.request("y", MIB, &mut stopping_at(&other, "none")));
+        other.wait_until_reached();
+        let large = scope.spawn(|| {
+            engine.request("large", 7 * MIB / 2, &mut |_| {
+                visited("large");
+                Ok(())
+            })
+        });
+        until(engine, "the large one waits", |state| {
+            state.workspaces.line.len() == 1 && state.turns.queue.is_empty()
+        });
+        // One ends and comes again before the other ends.
+        gate.open();
+        until(engine, "it queues", |state| {
+            state.workspaces.line.len() == 2 || !order.lock().unwrap().is_empty()
+        });
+        other.open();
+        for request in [comes_again, holds, large] {
+            request.join().unwrap().unwrap();
+        }
+    });
+    assert_eq!(*order.lock().unwrap(), ["large", "x"]);
+    assert!(engine.state().workspaces.line.is_empty());
+    fixture.finish();
+}
