@@ -125,7 +125,7 @@ impl SpillDirectory {
 
     /// Files whose removal failed.
     pub(crate) fn pending_unlinks(&self) -> u64 {
-        self.owned().pending().len() as u64
+        self.owned().pending_count.load(Ordering::Relaxed)
     }
 
     /// Tries to remove those files again (E36).
@@ -163,6 +163,8 @@ struct OwnedDirectory {
     /// A forked child has these values too, and must not clean up after its parent (F62).
     pid: u32,
     pending: Mutex<Vec<PendingUnlink>>,
+    /// As many as are pending, also while they are tried again: who looks at the status waits for no `unlink`.
+    pending_count: AtomicU64,
     removed: bool,
 }
 
@@ -205,6 +207,7 @@ impl OwnedDirectory {
             lock: Mutex::new(lock),
             pid: std::process::id(),
             pending: Mutex::default(),
+            pending_count: AtomicU64::new(0),
             removed: false,
         }
     }
@@ -262,6 +265,7 @@ impl OwnedDirectory {
         };
         if self.unlink(name, &identity).is_err() {
             let _ = file.set_len(0);
+            self.pending_count.fetch_add(1, Ordering::Relaxed);
             self.pending().push(PendingUnlink {
                 name: name.to_owned(),
                 identity,
@@ -279,16 +283,20 @@ impl OwnedDirectory {
 
     fn retry_unlinks(&self) -> Result<(), Error> {
         let mut first = None;
-        self.pending().retain(
-            |pending| match self.unlink(&pending.name, &pending.identity) {
-                Ok(()) => false,
+        // Taken out: nobody waits for these calls who only has another one to add.
+        let pending = std::mem::take(&mut *self.pending());
+        for pending in pending {
+            match self.unlink(&pending.name, &pending.identity) {
+                Ok(()) => {
+                    self.pending_count.fetch_sub(1, Ordering::Relaxed);
+                }
                 Err(error) => {
                     let path = self.path.join(&pending.name);
                     first.get_or_insert(Error::from_call("unlink", path, 0, error));
-                    true
+                    self.pending().push(pending);
                 }
-            },
-        );
+            }
+        }
         first.map_or(Ok(()), Err)
     }
 

@@ -354,3 +354,18 @@ fn close_retries_what_could_not_be_unlinked() {
     directory.close().unwrap();
     assert!(names(base.path()).is_empty());
 }
+
+#[test]
+fn counting_what_could_not_be_unlinked_waits_for_no_unlink() {
+    let (_base, directory) = fixture();
+    let owned = directory.owned();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let list = owned.pending();
+        let directory = &directory;
+        scope.spawn(move || tell.send(directory.pending_unlinks()));
+        let counted = told.recv_timeout(std::time::Duration::from_secs(10));
+        drop(list);
+        assert_eq!(counted, Ok(0));
+    });
+}
