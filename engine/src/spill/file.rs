@@ -41,7 +41,7 @@ impl SpillFile {
             )));
         }
         let path = directory.path.join(name);
-        refuse_above_limit(&path, bytes)?;
+        refuse_above_limit("create", &path, bytes)?;
         let name = OsString::from(name);
         let file = sys::create_file(&directory.fd, &name).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::AlreadyExists(path.clone()),
@@ -86,6 +86,8 @@ impl SpillFile {
         if bytes == 0 {
             return Ok(());
         }
+        // Again: it may have been lowered since the file was made.
+        refuse_above_limit("reserve", &self.path, offset + bytes)?;
         // Asked first, since a reservation that cannot succeed may fill the filesystem before it fails.
         let available = sys::available_bytes(&self.file)
             .map_err(|error| self.error("fstatvfs", bytes, error))?;
@@ -273,13 +275,13 @@ impl Drop for SpillFile {
 }
 
 /// A file above the process's limit would raise SIGXFSZ, which kills by default.
-fn refuse_above_limit(path: &Path, bytes: u64) -> Result<(), Error> {
+fn refuse_above_limit(operation: &'static str, path: &Path, bytes: u64) -> Result<(), Error> {
     let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)
         .map_err(|error| Error::from_call("getrlimit", path, bytes, error.into()))?;
     if bytes > limit {
         return Err(Error::DiskFull {
             path: path.to_owned(),
-            operation: "create",
+            operation,
             wanted: bytes,
             available: Some(limit),
             source: Some(io::Error::from_raw_os_error(libc::EFBIG)),

@@ -93,6 +93,21 @@ fn plays_its_role() {
                 "{error}"
             );
             assert!(directory.create("m2-g0.spill", 8192).is_ok());
+            // Lowered since the file was made: what ends above it is refused before anything is written.
+            file.reserve(0, 8192).unwrap();
+            let error = file.reserve(4096, 8192).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::DiskFull {
+                        operation: "reserve",
+                        wanted: 12_288,
+                        available: Some(8192),
+                        ..
+                    }
+                ),
+                "{error}"
+            );
             // Across the limit: a short write first, then EFBIG.
             #[allow(unsafe_code)]
             // SAFETY: ignoring a signal runs no code.
