@@ -58,12 +58,18 @@ fn reap_one(base: &Base, name: &OsStr, owner: Owner) -> io::Result<Fate> {
     if sys::stat(&directory)?.st_uid != Uid::effective().as_raw() {
         return Ok(Fate::LeftAlone);
     }
-    if sys::stat_at(&directory, OsStr::new(LOCK_NAME))?.is_none() {
-        // Its owner died before it could lock, or while it cleaned up: then there is nothing in it.
-        sys::remove_directory(&base.fd, name)?;
-        return Ok(Fate::Removed);
-    }
-    let lock = sys::open_file(&directory, OsStr::new(LOCK_NAME))?;
+    let lock = match sys::stat_at(&directory, OsStr::new(LOCK_NAME))? {
+        Some(_) => sys::open_file(&directory, OsStr::new(LOCK_NAME))?,
+        None => match sys::remove_directory(&base.fd, name) {
+            // Its owner died before it could lock, or while it cleaned up: then there is nothing in it.
+            Ok(()) => return Ok(Fate::Removed),
+            // Somebody removed the lock alone: one of our own keeps other reapers away.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                sys::create_file(&directory, OsStr::new(LOCK_NAME))?
+            }
+            Err(error) => return Err(error),
+        },
+    };
     let locked = sys::stat(&lock)?;
     if !sys::is(&locked, SFlag::S_IFREG) || lock.try_lock().is_err() {
         return Ok(Fate::LeftAlone);

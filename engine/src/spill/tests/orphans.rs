@@ -223,3 +223,16 @@ fn what_belongs_to_another_user_is_left_alone() {
     }
     assert_eq!(reaped(base.path()), 1);
 }
+
+#[test]
+fn an_orphan_whose_lock_alone_was_removed_is_reaped() {
+    let base = tempfile::tempdir().unwrap();
+    let child = Waiting::start("hold", base.path());
+    let orphan = base.path().join(&names(base.path())[0]);
+    fs::remove_file(orphan.join(LOCK_NAME)).unwrap();
+    assert_eq!(reaped(base.path()), 0, "it lives");
+    assert_eq!(names(&orphan), ["m1-g0.spill", "m2-g0.spill"]);
+    child.kill();
+    assert_eq!(reaped(base.path()), 1);
+    assert!(names(base.path()).is_empty());
+}
