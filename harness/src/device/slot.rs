@@ -4,13 +4,18 @@ use super::nvml::CudaGpu;
 use crate::{error::HarnessError, settle::settle};
 use std::{
     env,
-    fs::{File, OpenOptions},
-    path::PathBuf,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, ErrorKind},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 /// How long a process that ended may keep its device memory.
 const CLEANING_BOUND: Duration = Duration::from_secs(10);
+
+/// How long other cases may have a GPU before it is said that one does not end.
+const TAKING_BOUND: Duration = Duration::from_secs(600);
 
 /// The right to use a GPU; given back on drop.
 #[derive(Debug)]
@@ -22,17 +27,47 @@ impl Slot {
     /// Waits until every other case is done with the GPU of this unique id.
     ///
     /// # Errors
-    /// The lock file cannot be made; it lies in the directory for temporary files.
+    /// The lock file cannot be made; it lies in the directory for temporary files. Or nobody lets go of it within ten minutes.
     pub(super) fn take(uuid: &str) -> Result<Self, HarnessError> {
-        let path = lock_path(uuid);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(HarnessError::path("open", &path))?;
-        file.lock().map_err(HarnessError::path("lock", &path))?;
-        Ok(Self { _lock: file })
+        Self::take_within(&lock_path(uuid), TAKING_BOUND)
+    }
+
+    fn take_within(path: &Path, bound: Duration) -> Result<Self, HarnessError> {
+        let file = open_lock(path).map_err(HarnessError::path("open", path))?;
+        let mut failure = None;
+        let taken = settle(bound, || match file.try_lock() {
+            Ok(()) => Some(()),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => {
+                failure = Some(error);
+                Some(())
+            }
+        });
+        match (failure, taken) {
+            (Some(error), _) => Err(HarnessError::path("lock", path)(error)),
+            (None, None) => {
+                let reason = format!("another run has had it for {bound:?}; end that run");
+                let late = io::Error::new(ErrorKind::TimedOut, reason);
+                Err(HarnessError::path("lock", path)(late))
+            }
+            (None, Some(())) => Ok(Self { _lock: file }),
+        }
+    }
+}
+
+/// Whoever came first made it, as a user of its own: it is only read, which a lock is content with. In a directory of everybody's
+/// with the sticky bit the kernel lets not even root open another user's file by `O_CREAT` (fs.protected_regular).
+fn open_lock(path: &Path) -> io::Result<File> {
+    loop {
+        match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        let mut new = OpenOptions::new();
+        match new.write(true).create_new(true).mode(0o644).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made,
+        }
     }
 }
 
@@ -100,6 +135,7 @@ mod tests {
     //! Who may start, and when.
     use super::*;
     use std::{
+        os::unix::fs::PermissionsExt,
         sync::atomic::{AtomicUsize, Ordering},
         thread,
     };
@@ -122,6 +158,27 @@ mod tests {
         });
         std::fs::remove_file(lock_path(&uuid)).unwrap();
         assert_eq!(most.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_lock_file_of_another_user_serves_and_is_waited_for_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.lock");
+        drop(Slot::take_within(&path, Duration::ZERO).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o444, 0o444, "{mode:o}");
+        // What it may not do: not even root may write it then.
+        let _ = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444));
+        let slot = Slot::take_within(&path, Duration::ZERO).unwrap();
+        assert!(slot._lock.set_len(1).is_err(), "it is opened for writing");
+        let late = Slot::take_within(&path, Duration::from_millis(20)).unwrap_err();
+        let late = late.to_string();
+        assert!(
+            late.contains("gpu.lock") && late.contains("end that run"),
+            "{late}"
+        );
+        drop(slot);
+        Slot::take_within(&path, Duration::ZERO).unwrap();
     }
 
     #[test]
