@@ -4,7 +4,10 @@
 //! `error TEXT`, and ends when its standard input closes.
 
 use crate::error::HarnessError;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Write},
@@ -79,10 +82,13 @@ impl Ballast {
             self.stdout.get_ref().as_fd(),
             PollFlags::POLLIN,
         )];
-        match poll(&mut fds, timeout) {
-            Ok(0) => return Err(ballast(format!("no answer within {ANSWER_BOUND:?}"))),
-            Ok(_) => {}
-            Err(errno) => return Err(ballast(errno.to_string())),
+        loop {
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Err(ballast(format!("no answer within {ANSWER_BOUND:?}"))),
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ballast(errno.to_string())),
+            }
         }
         let mut answer = String::new();
         self.stdout
