@@ -3,6 +3,7 @@
 use super::session::{Session, Stop};
 use crate::{
     case::Action,
+    device::DeviceUnderTest,
     error::HarnessError,
     observation::Outcome,
     probe,
@@ -72,6 +73,7 @@ impl Session<'_> {
 
     fn start_neighbour(&mut self) -> Result<Result<Neighbour, Outcome>, Stop> {
         let limits = super::subject_limits(&self.run.case);
+        self.make_room_for_a_context()?;
         let environment = self.device.environment();
         let mut subject = Subject::spawn(&self.command, self.sandbox, environment, limits)?;
         let hello = Request::Hello(HelloArgs {
@@ -86,11 +88,23 @@ impl Session<'_> {
                 return Ok(Err(outcome));
             }
         }
+        // The case's bytes are free again, the neighbour's context beside them.
+        if let (DeviceUnderTest::Cuda(_), Some(_)) = (self.device, &self.ballast) {
+            self.restore_device()?;
+        }
         Ok(Ok(Neighbour {
             subject,
             shadows: BTreeMap::new(),
             entries: BTreeSet::new(),
         }))
+    }
+
+    /// A context on a real GPU takes hundreds of MiB that no case counts; on an emulated one it takes nothing.
+    pub(super) fn make_room_for_a_context(&mut self) -> Result<(), Stop> {
+        if let (DeviceUnderTest::Cuda(_), Some(ballast)) = (self.device, &mut self.ballast) {
+            ballast.release()?;
+        }
+        Ok(())
     }
 
     fn ask_neighbour(
@@ -155,6 +169,16 @@ impl Session<'_> {
             self.run.asides.push(("the process beside", finding));
         }
         Ok(())
+    }
+
+    /// Ends a neighbour that still lives, whatever it says to that: it is not the subject that is judged.
+    pub(super) fn end_neighbour(&mut self) {
+        if let Some(mut neighbour) = self.neighbour.take() {
+            let deadline = self.run.case.limits.call.min(END_BOUND);
+            // An orderly end removes its files; its answer was judged where the run came so far.
+            let _ = neighbour.subject.call(&Request::Quit(NoArgs {}), deadline);
+            drop(neighbour.subject.finish(deadline));
+        }
     }
 
     /// What the neighbour that lives has at the top of the offload directory.

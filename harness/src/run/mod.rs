@@ -106,6 +106,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         justified_bytes: 0,
     };
     let result = session.drive();
+    // Where driving stopped early it is still there, with files that are nobody's fault.
+    session.end_neighbour();
     // Before the directory is read for the last time, also where a subject's death ended its case early.
     session.spoils.give_permissions_back();
     let Session { run, subject, .. } = session;

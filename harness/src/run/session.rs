@@ -132,6 +132,8 @@ impl Session<'_> {
 
     /// Whether the subject speaks the protocol and can do what the case needs.
     pub(super) fn say_hello(&mut self) -> Result<bool, Stop> {
+        // It opens the device next, also as the successor of a dead one.
+        self.make_room_for_a_context()?;
         let hello = Request::Hello(HelloArgs {
             protocol: PROTOCOL_VERSION,
         });
