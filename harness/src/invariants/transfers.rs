@@ -2,7 +2,7 @@
 //! emulated device, and against what the case asks for.
 //!
 //! Not checked here: on a real device nobody counts, so that only the claims that cannot be true are seen; which of several
-//! tensors in one storage brought it back.
+//! tensors in one storage brought it back; what is evicted while a request is served; steps in lanes.
 
 use crate::{
     case::CuFile,
@@ -10,7 +10,7 @@ use crate::{
     device::{BoardReading, DeviceReading},
     observation::{Outcome, Run, StepRecord, total},
 };
-use spillproof_protocol::{StatusReply, Tier, TransferPath};
+use spillproof_protocol::{StatusReply, Tensor, Tier, TransferPath};
 use std::collections::BTreeMap;
 
 /// Engines may send what is no whole page another way.
@@ -103,11 +103,20 @@ fn loaded(run: &Run, step: &StepRecord) -> Vec<String> {
         return Vec::new();
     };
     let mut wrong = Vec::new();
-    let mut claims: BTreeMap<TransferPath, u64> = BTreeMap::new();
-    for (model, tensor, path) in brought_in(before, after) {
-        let bytes = tensor_bytes(run, model, tensor);
-        wrong.extend(unfit(run, tensor, bytes, path));
-        *claims.entry(path).or_default() += bytes;
+    let mut claims: BTreeMap<TransferPath, BroughtIn<'_>> = BTreeMap::new();
+    for (model, name, path) in brought_in(before, after) {
+        let tensor = manifest_tensor(run, model, name);
+        let span = tensor.and_then(|tensor| Some((tensor, tensor.span_bytes().ok()?)));
+        let bytes = span.map_or(0, |(_, bytes)| bytes);
+        wrong.extend(unfit(run, name, bytes, path));
+        if let Some((tensor, bytes)) = span {
+            let places = claims.entry(path).or_default();
+            let place = (tensor.byte_offset, tensor.byte_offset + bytes);
+            places
+                .entry((model, &tensor.storage))
+                .or_default()
+                .push(place);
+        }
     }
     let Some((board_before, board_after)) = boards(step) else {
         return wrong;
@@ -128,19 +137,44 @@ fn loaded(run: &Run, step: &StepRecord) -> Vec<String> {
             ),
         ),
     ] {
-        let claimed = claims.get(&path).copied().unwrap_or(0);
-        if claimed >= PAGE_BYTES && moved == 0 {
+        let pages = claims.get(&path).map_or(0, whole_pages);
+        // More is no lie: a tensor may come twice in one request.
+        if moved < pages {
             wrong.push(format!(
-                "{claimed} bytes are said to be read by {path}, cuFile read nothing that way"
+                "{pages} bytes and more are said to be read by {path}, cuFile read {moved} that way"
             ));
         }
-        if claimed == 0 && moved > 0 && run.case.path.is_some_and(|wanted| wanted != path) {
+        if !claims.contains_key(&path)
+            && moved > 0
+            && run.case.path.is_some_and(|wanted| wanted != path)
+        {
             wrong.push(format!(
                 "cuFile read {moved} bytes by {path}, nobody says so"
             ));
         }
     }
     wrong
+}
+
+/// The places in storages, from and to, that came by one way; by model and storage.
+type BroughtIn<'a> = BTreeMap<(&'a str, &'a str), Vec<(u64, u64)>>;
+
+/// Bytes of the whole pages in them, those that several tensors share once. What lies side by side may come piece by piece.
+fn whole_pages(places: &BroughtIn<'_>) -> u64 {
+    let pages = |(from, to): (u64, u64)| (to - from) / PAGE_BYTES * PAGE_BYTES;
+    let in_storage = |places: &Vec<(u64, u64)>| {
+        let mut sorted = places.clone();
+        sorted.sort_unstable();
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (from, to) in sorted {
+            match runs.last_mut() {
+                Some(last) if from < last.1 => last.1 = last.1.max(to),
+                Some(_) | None => runs.push((from, to)),
+            }
+        }
+        total(runs.into_iter().map(pages))
+    };
+    total(places.values().map(in_storage))
 }
 
 /// Tensors that came from a file to the device, and the way that is claimed.
@@ -179,15 +213,9 @@ fn unfit(run: &Run, names: &str, bytes: u64, path: TransferPath) -> Option<Strin
         .then(|| format!("{names} went by {path}, expected {wanted}"))
 }
 
-fn tensor_bytes(run: &Run, model: &str, name: &str) -> u64 {
-    let found = run.case.model(model).and_then(|model| {
-        let mut tensors = model.manifest.tensors.iter();
-        tensors
-            .find(|tensor| tensor.name == name)?
-            .span_bytes()
-            .ok()
-    });
-    found.unwrap_or(0)
+fn manifest_tensor<'a>(run: &'a Run, model: &str, name: &str) -> Option<&'a Tensor> {
+    let mut tensors = run.case.model(model)?.manifest.tensors.iter();
+    tensors.find(|tensor| tensor.name == name)
 }
 
 fn boards(step: &StepRecord) -> Option<(&BoardReading, &BoardReading)> {

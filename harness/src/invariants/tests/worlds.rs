@@ -244,32 +244,68 @@ fn a_way_that_was_not_taken_or_not_asked_for_trips_truth() {
     }
 }
 
+/// Bytes of the storage that two tensors share, and where the second begins.
+const SHARED_BYTES: u64 = MODEL_BYTES + 100;
+const SECOND_BYTES: u64 = 6 * MIB + 8;
+
+/// Two tensors that share the middle of a storage came back by cuFile, which read so many bytes.
+fn came_back(run: &mut Run, read_bytes: u64) {
+    if let Gpu::Present { cufile, .. } = &mut run.case.gpu {
+        *cufile = CuFile::DIRECT;
+    }
+    run.case.models = vec![model()];
+    let step = &mut run.steps[0];
+    step.status_before = Some(status(0));
+    for status in [&mut step.status_before, &mut step.status_after] {
+        let tensors = &mut status.as_mut().unwrap().models[0].tensors;
+        tensors[0].path = Some(TransferPath::CuFile);
+        let second = TensorStatus {
+            name: "second".into(),
+            ..tensors[0].clone()
+        };
+        tensors.push(second);
+    }
+    if let DeviceReading::Board(board) = &mut step.after.device {
+        board.cufile_direct.read_bytes = read_bytes;
+    }
+}
+
 #[test]
-fn a_claimed_way_back_on_which_nothing_was_read_trips_truth() {
-    let came_back = |run: &mut Run| {
-        if let Gpu::Present { cufile, .. } = &mut run.case.gpu {
-            *cufile = CuFile::DIRECT;
-        }
-        run.case.models = vec![model()];
-        run.steps[0].status_before = Some(status(0));
-        let after = run.steps[0].status_after.as_mut().unwrap();
-        after.models[0].tensors[0].path = Some(TransferPath::CuFile);
+fn a_claimed_way_back_on_which_less_was_read_than_all_whole_pages_trips_truth() {
+    let pages = SHARED_BYTES / 4096 * 4096;
+    for read in [0, 4096, pages - 1] {
+        let trips = tripped(|run| came_back(run, read));
+        assert_eq!(trips, [InvariantId::Truth], "{read} of {pages}");
+    }
+    for read in [pages, SHARED_BYTES, 2 * SHARED_BYTES] {
+        assert_eq!(tripped(|run| came_back(run, read)), [], "{read} of {pages}");
+    }
+}
+
+#[test]
+fn tensors_side_by_side_may_come_back_one_by_one() {
+    let side_by_side = |run: &mut Run, read| {
+        came_back(run, read);
+        let tensors = &mut run.case.models[0].manifest.tensors;
+        tensors[0].shape = vec![SECOND_BYTES];
     };
-    assert_eq!(tripped(came_back), [InvariantId::Truth]);
-    let read = |run: &mut Run| {
-        came_back(run);
-        if let DeviceReading::Board(board) = &mut run.steps[0].after.device {
-            board.cufile_direct.read_bytes = MODEL_BYTES;
-        }
-    };
-    assert_eq!(tripped(read), []);
+    let one_by_one = SECOND_BYTES / 4096 * 4096 + (SHARED_BYTES - SECOND_BYTES) / 4096 * 4096;
+    assert_eq!(tripped(|run| side_by_side(run, one_by_one)), []);
+    let trips = tripped(|run| side_by_side(run, one_by_one - 1));
+    assert_eq!(trips, [InvariantId::Truth]);
 }
 
 /// The manifest of the model that the run is about.
 fn model() -> crate::case::Model {
     let manifest = serde_json::json!({
-        "storages": [{"name": "t", "bytes": MODEL_BYTES, "fill": {"seed": 1}}],
-        "tensors": [{"name": "t", "dtype": "u8", "shape": [MODEL_BYTES], "storage": "t"}],
+        "storages": [{"name": "t", "bytes": SHARED_BYTES, "fill": {"seed": 1}}],
+        "tensors": [
+            {"name": "t", "dtype": "u8", "shape": [7 * MIB], "storage": "t"},
+            {
+                "name": "second", "dtype": "u8", "shape": [SHARED_BYTES - SECOND_BYTES], "storage": "t",
+                "byte_offset": SECOND_BYTES,
+            },
+        ],
     });
     crate::case::Model {
         name: "m".into(),
