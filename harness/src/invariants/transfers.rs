@@ -194,7 +194,8 @@ fn brought_in<'a>(
     tensors.filter_map(move |(model, tensor)| {
         let was = tier(before, model, &tensor.name)?;
         let came = matches!(was, Tier::Mapped | Tier::File) && tensor.tier == Tier::Vram;
-        came.then_some((model, tensor.name.as_str(), tensor.path?))
+        let path = tensor.path.unwrap_or(TransferPath::None);
+        came.then_some((model, tensor.name.as_str(), path))
     })
 }
 
@@ -205,6 +206,11 @@ fn unfit(run: &Run, names: &str, bytes: u64, path: TransferPath) -> Option<Strin
     {
         return Some(format!(
             "{names} is said to have gone by {path}, but {reason}"
+        ));
+    }
+    if path == TransferPath::None && bytes > 0 {
+        return Some(format!(
+            "{names} went between device and file, and no way is told"
         ));
     }
     let wanted = run.case.path?;

@@ -227,7 +227,12 @@ fn count(run: &mut Run, direct: u64, compat: u64) {
 #[test]
 fn a_way_that_was_not_taken_or_not_asked_for_trips_truth() {
     assert_eq!(tripped(by_cufile), []);
-    let changes: [fn(&mut Run); 6] = [
+    let changes: [fn(&mut Run); 7] = [
+        |run| {
+            // Nothing was counted, and nothing is said.
+            count(run, 0, 0);
+            freed(run).moves[0].path = TransferPath::None;
+        },
         |run| count(run, 0, 0),
         |run| count(run, 0, MODEL_BYTES),
         |run| count(run, 2 * MODEL_BYTES, 0),
@@ -279,6 +284,20 @@ fn a_claimed_way_back_on_which_less_was_read_than_all_whole_pages_trips_truth() 
     }
     for read in [pages, SHARED_BYTES, 2 * SHARED_BYTES] {
         assert_eq!(tripped(|run| came_back(run, read)), [], "{read} of {pages}");
+    }
+}
+
+#[test]
+fn a_way_back_that_is_not_told_trips_truth() {
+    for told in [None, Some(TransferPath::None)] {
+        let trips = tripped(|run| {
+            came_back(run, 2 * SHARED_BYTES);
+            let status = run.steps[0].status_after.as_mut().unwrap();
+            for tensor in &mut status.models[0].tensors {
+                tensor.path = told;
+            }
+        });
+        assert_eq!(trips, [InvariantId::Truth]);
     }
 }
 
