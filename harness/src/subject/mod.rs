@@ -265,6 +265,8 @@ impl Subject {
         }
         if !self.killed {
             self.judge_exit(before.is_some());
+        }
+        if !self.killed || had_time_to_end(before) {
             let processes = self.tree.left(CHILDREN_GRACE);
             if !processes.is_empty() {
                 self.findings.push(Finding::LeftChildren { processes });
@@ -363,6 +365,15 @@ impl Drop for Subject {
         if let Some(capture) = self.capture.take() {
             capture.finish();
         }
+    }
+}
+
+/// Whether it ended by itself or by SIGTERM, which leaves time to end what it started; SIGKILL leaves none.
+fn had_time_to_end(exit: Option<ExitReport>) -> bool {
+    match exit {
+        Some(ExitReport::Exited(_)) => true,
+        Some(ExitReport::Signalled { signal, .. }) => signal == Signal::SIGTERM as i32,
+        Some(ExitReport::Unkillable) | None => false,
     }
 }
 

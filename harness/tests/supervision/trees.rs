@@ -6,6 +6,7 @@ use crate::{
 };
 use libtest_mimic::Trial;
 use spillproof_harness::{
+    crash::Deadly,
     probe::{self, ProbeError},
     sandbox::Sandbox,
     settle::settle,
@@ -25,6 +26,10 @@ pub(crate) fn tests() -> Vec<Trial> {
             left_behind("forks_a_daemon");
         }),
         trial("killing_a_subject_ends_its_daemons_too", killed_with_daemon),
+        trial(
+            "a_daemon_that_outlives_its_terminated_subject_is_found",
+            terminated_with_daemon,
+        ),
         trial(
             "dropping_a_subject_ends_its_daemons_too",
             dropped_with_daemon,
@@ -81,6 +86,20 @@ fn killed_with_daemon() {
     // The harness killed the subject: what it leaves then is not its fault.
     assert_eq!(ended.findings, []);
     assert!(ended.killed);
+    assert!(is_reaped(pid));
+}
+
+fn terminated_with_daemon() {
+    let mut bench = Bench::greeted("forks_a_daemon");
+    bench.status(PATIENCE).unwrap();
+    let pid = left(&bench.sandbox);
+    let killed = bench.subject.kill_idle(PATIENCE, Deadly::Terminate);
+    assert!(killed.exit.is_some(), "{killed:?}");
+    let ended = bench.finish();
+    let [Finding::LeftChildren { processes }] = &ended.findings[..] else {
+        panic!("{:?}", ended.findings)
+    };
+    assert_eq!(processes[0].pid, pid);
     assert!(is_reaped(pid));
 }
 
