@@ -159,17 +159,11 @@ impl Session<'_> {
     /// Whether the files are no longer than the models account for; if not, reading or writing them could take for ever,
     /// which is a doubt.
     fn are_within_bounds(&mut self, attack: &Attack, files: &[Target]) -> Result<bool, Stop> {
-        let mut lengths = Vec::new();
-        for (path, file) in files {
-            lengths.push(file.metadata().map_err(failed(path))?.len());
-        }
-        let (bytes, bound_bytes) = (total(lengths.into_iter()), bound_bytes(&self.run.case));
-        if bytes > bound_bytes {
-            self.run.doubts.push(format!(
-                "attack: {attack}: offload files are {bytes} bytes long, the case's models account for {bound_bytes}; they are left alone"
-            ));
-        }
-        Ok(bytes <= bound_bytes)
+        let excess = excess(&self.run.case, files)?;
+        let doubt = excess.map(|excess| format!("attack: {attack}: {excess}"));
+        let within = doubt.is_none();
+        self.run.doubts.extend(doubt);
+        Ok(within)
     }
 
     /// The file and the offset in it of a place; none when no file has the tensor's contents, which is a doubt.
@@ -234,6 +228,20 @@ fn bound_bytes(case: &Case) -> u64 {
     models_bytes.saturating_mul(2).saturating_add(SLACK_BYTES)
 }
 
+/// What is said of files that are longer than the case's models account for.
+fn excess(case: &Case, files: &[Target]) -> Result<Option<String>, HarnessError> {
+    let mut lengths = Vec::new();
+    for (path, file) in files {
+        lengths.push(file.metadata().map_err(failed(path))?.len());
+    }
+    let (bytes, bound_bytes) = (total(lengths.into_iter()), bound_bytes(case));
+    Ok((bytes > bound_bytes).then(|| {
+        format!(
+            "offload files are {bytes} bytes long, the case's models account for {bound_bytes}; they are left alone"
+        )
+    }))
+}
+
 /// Puts another file of the same length in the place of one.
 fn replace(file: &Found, by_copy: bool) -> io::Result<Trophy> {
     let metadata = file.metadata()?;
@@ -279,6 +287,10 @@ fn find(file: &File, signature: &[u8]) -> io::Result<Option<u64>> {
 mod tests {
     //! What attacks do to files, by the file, and what they leave.
     use super::*;
+    use crate::{
+        case::{Expect, Gpu, Limits},
+        world::World,
+    };
     use std::{
         fs::{self, Permissions},
         os::unix::fs::PermissionsExt,
@@ -321,6 +333,35 @@ mod tests {
         assert_eq!(find(&file, b"gone").unwrap(), None);
         flip(&file, 2 * PAGE_BYTES).unwrap();
         assert_eq!(find(&file, b"xere").unwrap(), Some(2 * PAGE_BYTES));
+    }
+
+    #[test]
+    fn files_longer_than_the_models_account_for_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.spill");
+        let file = File::create(&path).unwrap();
+        let case = Case {
+            family: "f",
+            name: "n".into(),
+            models: Vec::new(),
+            gpu: Gpu::with_vram(0),
+            device_name: None,
+            settings: Vec::new(),
+            open: Expect::Ok,
+            steps: Vec::new(),
+            limits: Limits::default(),
+            requires: Vec::new(),
+            world: World::default(),
+            path: None,
+        };
+        let excess_of = |bytes| {
+            file.set_len(bytes).unwrap();
+            let target = (path.clone(), found(directory.path(), "m.spill"));
+            excess(&case, &[target]).unwrap()
+        };
+        assert_eq!(excess_of(SLACK_BYTES), None);
+        let told = excess_of(1 << 40).unwrap();
+        assert!(told.contains("1099511627776 bytes long"), "{told}");
     }
 
     #[test]
