@@ -5,7 +5,7 @@ use crate::{
     invariants::Violation,
     observation::{Outcome, Run, StepRecord},
     verdict::Verdict,
-    world::World,
+    world::{Volume, World},
 };
 use std::fmt::Write as _;
 
@@ -109,7 +109,7 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
     let _ = writeln!(text, "  settings:  {}", settings.join(" "));
     let _ = writeln!(text, "  gpu:       {}", run.case.gpu);
     if run.case.world != World::default() {
-        let _ = writeln!(text, "  world:     {:?}", run.case.world);
+        let _ = writeln!(text, "  world:     {}", in_words(&run.case.world));
     }
     let first = run.lives().next().unwrap_or(run);
     let _ = writeln!(text, "  steps:     open: {}", came_back(&first.open));
@@ -121,6 +121,9 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
             step.action.label(),
             came_back(&step.outcome)
         );
+        for failed in failed_in_lanes(&step.outcome) {
+            let _ = writeln!(text, "                 {failed}");
+        }
     }
     for ended in run.lives().filter_map(|life| life.ended.as_ref()) {
         let _ = writeln!(text, "  ended:     {}", ended.exit);
@@ -133,6 +136,40 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
     }
     let _ = writeln!(text, "  again:     {show_again}");
     text
+}
+
+fn in_words(world: &World) -> String {
+    let mib = |bytes: u64| format!("{} MiB", bytes as f64 / MIB as f64);
+    let mut parts = vec![match world.volume {
+        Volume::Disk => "the sandbox's own disk".to_owned(),
+        Volume::SmallDisk { bytes } => format!("a disk of {}", mib(bytes)),
+        Volume::SmallMemory { bytes } => format!("a tmpfs of {}", mib(bytes)),
+        Volume::Memory => "the machine's tmpfs".to_owned(),
+    }];
+    let files = world.file_bytes.map(mib);
+    parts.extend(files.map(|most| format!("files of at most {most}")));
+    let memory = world.memory_bytes.map(mib);
+    parts.extend(memory.map(|most| format!("at most {most} of host memory")));
+    parts.join(", ")
+}
+
+/// Which of the lanes' steps did not succeed, and why.
+fn failed_in_lanes(outcome: &Outcome) -> Vec<String> {
+    let Outcome::Together(steps) = outcome else {
+        return Vec::new();
+    };
+    let failed = steps.iter().filter(|step| !step.outcome.is_success());
+    failed
+        .map(|step| {
+            format!(
+                "lane {}, {} ({}): {}",
+                step.lane,
+                step.number,
+                step.action.label(),
+                came_back(&step.outcome)
+            )
+        })
+        .collect()
 }
 
 fn indented(text: &str) -> String {
@@ -216,4 +253,49 @@ fn row(step: &StepRecord) -> Option<String> {
         triple(before.rss_bytes(), after.rss_bytes(), peak.high_water_bytes),
         triple(before.uss_bytes, after.uss_bytes, peak.uss_peak_bytes),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is put into words for people.
+    use super::*;
+    use crate::{
+        case::{Action, Expect},
+        observation::LaneStep,
+    };
+    use spillproof_protocol::{ErrorKind, ErrorReply};
+    use std::{collections::BTreeMap, time::Duration};
+
+    #[test]
+    fn a_world_is_told_in_words() {
+        let small = World {
+            volume: Volume::SmallDisk { bytes: 48 * MIB },
+            file_bytes: Some(MIB / 2),
+            memory_bytes: Some(256 * MIB),
+        };
+        let words = "a disk of 48 MiB, files of at most 0.5 MiB, at most 256 MiB of host memory";
+        assert_eq!(in_words(&small), words);
+    }
+
+    #[test]
+    fn of_lanes_it_is_told_which_answers_were_errors() {
+        let lane = |lane, outcome| LaneStep {
+            lane,
+            number: 2,
+            action: Action::Drop { model: "a".into() },
+            expect: Expect::Ok,
+            outcome,
+            wall: Duration::ZERO,
+            expected: BTreeMap::new(),
+        };
+        let failed = Outcome::Failed(ErrorReply {
+            kind: ErrorKind::Io,
+            message: "no descriptor".into(),
+        });
+        let outcome = Outcome::Together(vec![lane(0, Outcome::Done), lane(1, failed)]);
+        assert_eq!(
+            failed_in_lanes(&outcome),
+            ["lane 1, 2 (drop a): error io: no descriptor"]
+        );
+    }
 }
