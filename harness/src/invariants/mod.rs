@@ -108,15 +108,18 @@ pub const ALL: &[(InvariantId, Check)] = &[
 /// Judges a run by these invariants.
 #[must_use]
 pub fn check(run: &Run, invariants: &[(InvariantId, Check)]) -> Vec<Violation> {
-    let judge = |(invariant, check): &(InvariantId, Check)| {
-        let invariant = *invariant;
-        let messages = run
-            .lives()
-            .flat_map(check)
-            .chain(crash::over_lives(run, invariant));
+    let called = |invariant: InvariantId, messages: Vec<String>| {
         messages
+            .into_iter()
             .map(move |message| Violation { invariant, message })
-            .collect::<Vec<_>>()
     };
-    invariants.iter().flat_map(judge).collect()
+    // What one subject's death did to the next comes first: what is wrong within a life often follows from it.
+    let over_lives = invariants
+        .iter()
+        .flat_map(|(invariant, _)| called(*invariant, crash::over_lives(run, *invariant)));
+    let within_lives = invariants.iter().flat_map(|(invariant, check)| {
+        let messages = run.lives().flat_map(check).collect();
+        called(*invariant, messages)
+    });
+    over_lives.chain(within_lives).collect()
 }

@@ -156,6 +156,24 @@ fn device_memory_of_the_dead_trips_vram() {
 }
 
 #[test]
+fn what_a_death_did_to_the_next_subject_is_told_first() {
+    let mut run = killed();
+    run.steps[0].after.offload_files = run.earlier[0]
+        .aftermath
+        .as_ref()
+        .unwrap()
+        .offload_files
+        .clone();
+    run.settled.as_mut().unwrap().device = board(MIB);
+    let told: Vec<_> = check(&run, ALL)
+        .iter()
+        .map(|violation| violation.invariant)
+        .collect();
+    assert_eq!(told[0], InvariantId::Files, "{told:?}");
+    assert!(told.contains(&InvariantId::Vram), "{told:?}");
+}
+
+#[test]
 fn signals_that_all_come_too_late_are_a_doubt() {
     let mut run = killed();
     assert_eq!(run.all_doubts(), Vec::<String>::new());
