@@ -11,7 +11,7 @@ use crate::{
     device::DeviceReading,
     observation::{Outcome, Run, StepRecord, total},
 };
-use spillproof_protocol::{ErrorKind, Extent, FreeMemoryReply, RequestedBytes, Tier};
+use spillproof_protocol::{ErrorKind, Extent, FreeMemoryReply, RequestedBytes, StatusReply, Tier};
 
 /// Bytes by which one release may differ from the device's account: the allocation units of the
 /// emulated and of the real driver.
@@ -62,6 +62,7 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
             ));
         }
     }
+    wrong.extend(run.judged_steps().filter_map(lost_in_a_failure));
     wrong.extend(freed_in_lanes(run));
     wrong.extend(unjustified_writes(run));
     wrong.extend(unjustified_reports(run));
@@ -69,6 +70,36 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
     wrong.extend(places::files_although_off(run));
     wrong.extend(shortage::written_before_refused(run));
     wrong
+}
+
+/// Where a request may fail on its way, what left the device before it failed is on the host. Which bytes are there is for
+/// requests that follow to show.
+fn lost_in_a_failure(step: &StepRecord) -> Option<String> {
+    let (Action::Free { .. }, Expect::OkOrError(_), Outcome::Failed(error)) =
+        (&step.action, &step.expect, &step.outcome)
+    else {
+        return None;
+    };
+    let released = step
+        .before
+        .device
+        .held_bytes()?
+        .saturating_sub(step.after.device.held_bytes()?);
+    let on_host = |status: &Option<StatusReply>| {
+        let tiers = &status.as_ref()?.tiers;
+        Some(total([tiers.ram, tiers.mapped, tiers.file].into_iter()))
+    };
+    let arrived = on_host(&step.status_after)?.saturating_sub(on_host(&step.status_before)?);
+    let blocks = step.status_before.iter().flat_map(|status| &status.models);
+    let blocks = blocks.map(|model| model.tensors.len() as u64).sum::<u64>();
+    let rounding = rounding_bytes(&step.after.device) * (blocks + 1);
+    (released > arrived.saturating_add(rounding)).then(|| {
+        format!(
+            "{}: the device got {released} bytes back before the error {}, only {arrived} arrived on the host",
+            step.place(),
+            error.kind
+        )
+    })
 }
 
 /// In lanes only the answer itself can be judged: what is loaded before and after belongs to all of them.

@@ -113,6 +113,21 @@ fn a_refused_request_that_frees_trips_policy() {
 }
 
 #[test]
+fn what_leaves_the_device_before_a_failure_is_on_the_host() {
+    let failed = |to_host: u64| {
+        move |run: &mut Run| {
+            run.steps[1].expect = Expect::OkOrError(ErrorKind::Io);
+            run.steps[1].outcome = failure(ErrorKind::Io);
+            run.steps[1].after.offload_files.entries.clear();
+            let after = run.steps[1].status_after.as_mut().unwrap();
+            after.tiers.mapped = to_host;
+        }
+    };
+    assert_eq!(tripped(failed(MODEL_BYTES)), []);
+    assert_eq!(tripped(failed(0)), [InvariantId::Policy]);
+}
+
+#[test]
 fn numbers_too_large_to_add_are_lies_and_not_the_end_of_the_judge() {
     let trips = tripped(|run| {
         let moved = freed(run).moves[0].clone();
