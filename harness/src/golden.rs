@@ -44,7 +44,12 @@ pub fn render(run: &Run) -> String {
             raced = true;
         }
         short |= ran_short(step) || matches!(step.expect, Expect::OkOrError(_));
-        if let Some(digests) = digests(step).filter(|_| !raced || is_request(step))
+        // Which of both outcomes came is left open.
+        let settled = match step.expect {
+            Expect::Ok | Expect::Error(_) => !raced || is_request(step),
+            Expect::OkOrError(_) => false,
+        };
+        if let Some(digests) = digests(step).filter(|_| settled)
             && !listed.contains(&digests)
         {
             listed.push(digests);
