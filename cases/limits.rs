@@ -246,6 +246,8 @@ fn descriptors() -> Vec<Case> {
                     limit(LimitedResource::Descriptors, headroom),
                     may_fail(free_1e30(), ErrorKind::Io),
                     lift_limits(),
+                    // Whatever left before it failed is still there.
+                    request("a"),
                     drop_model("a"),
                     load("a"),
                     request("a"),
