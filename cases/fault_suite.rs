@@ -5,7 +5,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench},
     catalogue,
-    suite::{Judgement, Planned, judge, plan, show_again},
+    suite::{Judgement, Planned, judge, plan, show_again, verdict_of},
     summary::Summary,
 };
 use spillproof_harness::{
@@ -100,8 +100,8 @@ impl Suite {
             .bench
             .as_ref()
             .map_err(|error| Failed::from(format!("Error: {error}")))?;
-        let judgement = judge(&planned.case, &planned.device, bench);
-        let Judgement { run, verdict } = &judgement;
+        let Judgement { run, verdict } = judge(&planned.case, &planned.device, bench);
+        let (run, verdict) = (&run, &verdict_of(&self.judged, verdict));
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         verdicts.push((name.clone(), verdict.word()));
         drop(verdicts);

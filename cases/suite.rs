@@ -144,6 +144,18 @@ pub fn judge_by(
     Judgement { run, verdict }
 }
 
+/// What a verdict is worth for whom it was given: our own engine has every capability, so that a case which passes it over
+/// while it runs has measured nothing.
+#[must_use]
+pub fn verdict_of(judged: &Judged, verdict: Verdict) -> Verdict {
+    match (judged, verdict) {
+        (Judged::Engine, Verdict::Skipped(reason)) => {
+            Verdict::Inconclusive(vec![format!("skipped while it ran: {reason}")])
+        }
+        (Judged::Engine | Judged::Specimen(_) | Judged::Other(_), verdict) => verdict,
+    }
+}
+
 /// The command that shows one trial again.
 #[must_use]
 pub fn show_again(name: &str, judged: &Judged) -> String {
@@ -189,5 +201,15 @@ mod tests {
         assert_eq!(reason, "the subject lacks the capability views");
         assert_eq!(skip(case(), None, Some(&[Capability::Views])), None);
         assert_eq!(skip(case(), None, None), None);
+    }
+
+    #[test]
+    fn only_our_own_engine_may_not_lack_a_capability() {
+        let skipped = || Verdict::Skipped("the subject lacks the capability views".into());
+        let ours = verdict_of(&Judged::Engine, skipped());
+        assert!(!ours.is_green(), "{ours:?}");
+        let theirs = Judged::Other(vec!["engine".into()]);
+        assert_eq!(verdict_of(&theirs, skipped()), skipped());
+        assert_eq!(verdict_of(&Judged::Engine, Verdict::Pass), Verdict::Pass);
     }
 }
