@@ -6,11 +6,22 @@ use sha2::{Digest as _, Sha256};
 use spillproof_protocol::{Digest, Fill, Manifest, ManifestError, Tensor, tensor_digest};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{LazyLock, Mutex},
+    panic::resume_unwind,
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 /// Files are laid out in units of this many bytes.
 const FILE_UNIT_BYTES: u64 = 4096;
+
+/// Digests of a model of so many bytes are made by several threads.
+const LARGE_MODEL_BYTES: u64 = 64 << 20;
+
+/// Threads that make them.
+const MOST_THREADS: usize = 8;
 
 /// A model as it must be.
 #[derive(Clone, Debug)]
@@ -68,10 +79,44 @@ impl Shadow {
     /// # Errors
     /// A manifest that does not hold together.
     pub fn digests(&self) -> Result<BTreeMap<String, Digest>, ShadowError> {
-        let tensors = self.manifest.tensors.iter().enumerate();
-        tensors
-            .map(|(index, tensor)| Ok((tensor.name.clone(), self.digest(index, tensor)?)))
-            .collect()
+        let tensors = &self.manifest.tensors;
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut found = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tensor) = tensors.get(index) else {
+                    return found;
+                };
+                let digest = self.digest(index, tensor);
+                found.push(digest.map(|digest| (tensor.name.clone(), digest)));
+            }
+        };
+        let found = thread::scope(|scope| {
+            let others: Vec<_> = (1..self.digest_threads())
+                .map(|_| scope.spawn(work))
+                .collect();
+            let mut found = work();
+            for other in others {
+                found.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            found
+        });
+        found.into_iter().collect()
+    }
+
+    /// How many threads make digests: cases run beside each other, so only a large model gets more than its case's own.
+    fn digest_threads(&self) -> usize {
+        let bytes: u64 = self
+            .manifest
+            .storages
+            .iter()
+            .map(|storage| storage.bytes)
+            .sum();
+        if bytes < LARGE_MODEL_BYTES {
+            return 1;
+        }
+        thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS))
     }
 
     fn digest(&self, index: usize, tensor: &Tensor) -> Result<Digest, ShadowError> {

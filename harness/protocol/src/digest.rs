@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
+/// Window through which contents are generated, bytes: it stays in a core's cache.
+const WINDOW_BYTES: u64 = 64 << 10;
+
 /// Lower-case hexadecimal SHA-256.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -59,7 +62,7 @@ pub fn tensor_digest(manifest: &Manifest, tensor: &Tensor) -> Result<Digest, Man
     let span = tensor.span_bytes()?;
     let mut hasher = Sha256::new();
     if tensor.is_contiguous() {
-        let mut window = vec![0; span.min(1 << 20) as usize];
+        let mut window = vec![0; span.min(WINDOW_BYTES) as usize];
         let mut done = 0;
         while done < span {
             let len = (span - done).min(window.len() as u64) as usize;
