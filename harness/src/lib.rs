@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod ballast;
 pub mod case;
+mod claim;
 pub mod crash;
 pub mod device;
 pub mod error;

@@ -1,6 +1,7 @@
 //! A directory of its own for each case.
 
 use crate::{
+    claim::{self, Claim, claimed_directory},
     error::HarnessError,
     world::{Enclosure, MemoryGroup, Volume, World, make_image},
 };
@@ -24,7 +25,8 @@ use tempfile::TempDir;
 /// Where the machine's filesystem in memory is mounted.
 const MEMORY: &str = "/dev/shm";
 
-/// `<base>/<label>-<unique>/{offload, home, tmp, work}`, removed on drop.
+/// `<base>/spillproof-held-<label>-<unique>/{offload, home, tmp, work}`, removed on drop. What a process left that was killed is removed
+/// by the next one that makes a sandbox in the same place.
 #[derive(Debug)]
 pub struct Sandbox {
     root: TempDir,
@@ -33,8 +35,10 @@ pub struct Sandbox {
     /// A private volume as its subject sees it. It lives as long as the subject or this.
     volume: Option<OwnedFd>,
     enclosure: Enclosure,
-    _memory: Option<TempDir>,
+    _memory: Option<(TempDir, Claim)>,
     _group: Option<MemoryGroup>,
+    /// Let go of after the directory is gone.
+    _claim: Claim,
 }
 
 impl Sandbox {
@@ -64,15 +68,11 @@ impl Sandbox {
                 }
             })
             .collect();
-        let root = tempfile::Builder::new()
-            .prefix(&format!("{label}-"))
-            .tempdir_in(&base)
+        claim::reap_once(&base, claim::remove_tree);
+        let (root, claim) = claimed_directory(&base, &format!("{label}-"))
             .map_err(HarnessError::path("create a directory in", &base))?;
         for name in ["offload", "home", "tmp", "work"] {
-            let path = root.path().join(name);
-            fs::create_dir(&path).map_err(HarnessError::path("create", &path))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o700))
-                .map_err(HarnessError::path("set the mode of", &path))?;
+            make_private(&root.path().join(name))?;
         }
         let kind = statfs(root.path()).map_err(HarnessError::system("statfs"))?;
         let mut sandbox = Self {
@@ -83,6 +83,7 @@ impl Sandbox {
             enclosure: Enclosure::default(),
             _memory: None,
             _group: None,
+            _claim: claim,
         };
         sandbox.furnish(world)?;
         Ok(sandbox)
@@ -99,13 +100,12 @@ impl Sandbox {
             Volume::Disk => {}
             Volume::Memory => {
                 let memory = Path::new(MEMORY);
-                let directory = tempfile::Builder::new()
-                    .prefix("spillproof-")
-                    .permissions(Permissions::from_mode(0o700))
-                    .tempdir_in(memory)
+                claim::reap_once(memory, claim::remove_tree);
+                let (directory, claim) = claimed_directory(memory, "")
                     .map_err(HarnessError::path("create a directory in", memory))?;
-                self.offload = directory.path().to_owned();
-                self._memory = Some(directory);
+                self.offload = directory.path().join("offload");
+                make_private(&self.offload)?;
+                self._memory = Some((directory, claim));
             }
             Volume::SmallDisk { .. } | Volume::SmallMemory { .. } => {
                 let (point, image) = (self.root().join("volume"), self.root().join("image"));
@@ -204,11 +204,24 @@ impl Sandbox {
         self.on_tmpfs
     }
 
-    /// Leaves the directory in place, for a person to look at.
-    #[must_use]
-    pub fn keep(self) -> PathBuf {
-        self.root.keep()
+    /// Leaves the directory in place, for a person to look at, under a name that is not reaped.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn keep(self) -> Result<PathBuf, HarnessError> {
+        let held = self.root.keep();
+        let name = held.file_name().unwrap_or_default().to_string_lossy();
+        let kept = held.with_file_name(name.trim_start_matches(claim::PREFIX));
+        fs::rename(&held, &kept).map_err(HarnessError::path("rename", &held))?;
+        Ok(kept)
     }
+}
+
+/// Makes a directory that only its owner may enter, whatever the umask is.
+fn make_private(path: &Path) -> Result<(), HarnessError> {
+    fs::create_dir(path).map_err(HarnessError::path("create", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .map_err(HarnessError::path("set the mode of", path))
 }
 
 #[cfg(test)]
@@ -227,7 +240,10 @@ mod tests {
             0o700
         );
         let name = sandbox.root().file_name().unwrap().to_str().unwrap();
-        assert!(name.starts_with("oom--forced-emulated--"), "{name}");
+        assert!(
+            name.starts_with("spillproof-held-oom--forced-emulated--"),
+            "{name}"
+        );
     }
 
     #[test]
@@ -243,7 +259,12 @@ mod tests {
     #[test]
     fn it_stays_when_kept() {
         let base = tempfile::tempdir().unwrap();
-        let kept = Sandbox::create(base.path(), "kept").unwrap().keep();
+        let kept = Sandbox::create(base.path(), "kept")
+            .unwrap()
+            .keep()
+            .unwrap();
+        let name = kept.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("kept-"), "{name}");
         assert!(kept.join("offload").is_dir());
     }
 

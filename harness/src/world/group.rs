@@ -1,6 +1,9 @@
 //! A memory cgroup for one subject, below the harness's own or beside it.
 
-use crate::settle::settle;
+use crate::{
+    claim::{self, Claim},
+    settle::settle,
+};
 use std::{
     fs,
     io::{self, ErrorKind},
@@ -12,10 +15,14 @@ use std::{
 /// How long the kernel may take to find the group empty once its processes are reaped.
 const REMOVAL_BOUND: Duration = Duration::from_secs(2);
 
+/// How many names are tried: a group of an earlier process with our number may still be there.
+const TRIES: u32 = 16;
+
 /// A cgroup with a limit; removed on drop, when its processes must be gone.
 #[derive(Debug)]
 pub struct MemoryGroup {
     directory: PathBuf,
+    _claim: Claim,
 }
 
 impl MemoryGroup {
@@ -24,29 +31,46 @@ impl MemoryGroup {
     /// # Errors
     /// No memory controller, or none in which this process may make groups.
     pub fn create(bytes: u64) -> io::Result<Self> {
-        static GROUPS: AtomicU64 = AtomicU64::new(1);
         let mut refusal = io::Error::new(
             ErrorKind::Unsupported,
             "no cgroup with a memory controller is mounted",
         );
         for (parent, limit) in candidates() {
-            let number = GROUPS.fetch_add(1, Ordering::Relaxed);
-            let name = format!("spillproof-{}-{number}", std::process::id());
-            let directory = parent.join(name);
-            match fs::create_dir(&directory) {
-                Ok(()) => {}
+            claim::reap_once(&parent, |group| fs::remove_dir(group));
+            let group = match Self::create_below(&parent) {
+                Ok(group) => group,
                 Err(error) => {
                     refusal = named(error, "create a group in", &parent);
                     continue;
                 }
-            }
-            let group = Self { directory };
+            };
             match group.set(limit, bytes) {
                 Ok(()) => return Ok(group),
                 Err(error) => refusal = error,
             }
         }
         Err(refusal)
+    }
+
+    fn create_below(parent: &Path) -> io::Result<Self> {
+        static GROUPS: AtomicU64 = AtomicU64::new(1);
+        for _ in 0..TRIES {
+            let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}{}-{number}", claim::PREFIX, std::process::id());
+            let directory = parent.join(name);
+            match fs::create_dir(&directory) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            if let Some(claim) = Claim::take(&directory)? {
+                return Ok(Self {
+                    directory,
+                    _claim: claim,
+                });
+            }
+        }
+        Err(claim::reaped_too_soon(parent))
     }
 
     /// The file that takes the ids of processes to move into the group.

@@ -1,7 +1,7 @@
 //! Supervision and probes, tried on real processes.
 //!
-//! The executable is three things: without a role it runs the tests; as `rogue BEHAVIOUR` it is a subject that behaves in that way; as
-//! `harness DIRECTORY` it is a harness with one subject, to be killed.
+//! The executable is four things: without a role it runs the tests; as `rogue BEHAVIOUR` it is a subject that behaves in that way; as
+//! `harness DIRECTORY` it is a harness with one subject, to be killed; as `holder DIRECTORY` one that holds all that a harness can.
 // Clippy does not see that a target with its own `main` is a test.
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +10,7 @@ mod findings;
 mod isolation;
 mod peaks;
 mod probes;
+mod reaping;
 mod rogue;
 mod trees;
 mod withheld;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     match (args.next().as_deref(), args.next()) {
         (Some("rogue"), Some(behaviour)) => rogue::run(&behaviour),
         (Some("harness"), Some(directory)) => isolation::run_harness(directory.as_ref()),
+        (Some("holder"), Some(directory)) => reaping::hold(directory.as_ref()),
         _ => {
             let trials = [
                 findings::tests(),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
                 isolation::tests(),
                 probes::tests(),
                 peaks::tests(),
+                reaping::tests(),
                 withheld::tests(),
             ];
             let trials = trials.into_iter().flatten().collect();
