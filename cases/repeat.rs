@@ -1,11 +1,11 @@
 //! Repeated requests in one process: memory stays flat, and only what changed is written again.
 
 use crate::{
-    models::plain,
+    models::{ModelBuilder, plain},
     steps::{CaseWords as _, case, free, load, modify, read_back, request, request_unseen},
 };
-use spillproof_harness::case::{Amount, Case, Destinations, Limits, MIB, Step};
-use spillproof_protocol::{Capability, Tier};
+use spillproof_harness::case::{Amount, Case, Destinations, Limits, MIB, Model, Step};
+use spillproof_protocol::{Capability, Dtype, Fill, Tier};
 use std::time::Duration;
 
 /// Requests in a row.
@@ -19,7 +19,7 @@ pub fn cases() -> Vec<Case> {
 
 /// The parent project's setting on a model larger than 8 GiB, ten times over. No emulated device is that large.
 fn nine_gib() -> Case {
-    let model = plain("m", 1, &[256 * MIB; 36]);
+    let model = fused("m", 1, 36, 32);
     let to_files = || free(Amount::float(1e30), Destinations::All(Tier::Mapped));
     // Digests of nine GiB take ten times as long as bringing them back: the first and the last round have them.
     let unseen = (0..8).flat_map(|_| [request_unseen("m"), to_files()]);
@@ -35,6 +35,23 @@ fn nine_gib() -> Case {
             .steps(unseen)
             .steps([request("m"), to_files(), read_back("m")])
     }
+}
+
+/// A model of so many storages of 256 MiB, each with so many tensors side by side. What touches moves as one, so large moves stay
+/// large; but SHA-256 of one tensor is one thread's work, and small tensors are digested beside each other.
+fn fused(name: &str, seed: u64, storages: u64, tensors: u64) -> Model {
+    let storage_bytes = 256 * MIB;
+    let bytes = storage_bytes / tensors;
+    let mut model = ModelBuilder::new(name, seed);
+    for storage in 0..storages {
+        let of = format!("s{storage}");
+        model = model.storage(&of, storage_bytes, Fill::Seed(seed * 1000 + storage));
+        for part in 0..tensors {
+            let tensor = format!("t{storage}.{part}");
+            model = model.view(&tensor, &of, Dtype::U8, &[bytes], None, part * bytes);
+        }
+    }
+    model.build()
 }
 
 fn small() -> Vec<Case> {

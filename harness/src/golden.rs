@@ -176,6 +176,16 @@ fn all(digests: &BTreeMap<String, Digest>) -> String {
     )
 }
 
+/// The names of tensors that moved as one: all of a few, the outermost of many.
+fn as_one(tensors: &[String]) -> String {
+    match tensors {
+        [first, .., last] if tensors.len() > LISTED_TENSORS => {
+            format!("{first} … {last}, {} in one", tensors.len())
+        }
+        few => few.join("="),
+    }
+}
+
 /// Runs of neighbouring moves to the same tier are shown as one.
 fn freed(reply: &FreeMemoryReply) -> String {
     let mut text = format!("{}, {} bytes", reply.extent, reply.freed_bytes);
@@ -187,9 +197,9 @@ fn freed(reply: &FreeMemoryReply) -> String {
             (count, written, last) = (count + 1, written + next.written_bytes, next);
         }
         let names = if count == 1 {
-            first.tensors.join("=")
+            as_one(&first.tensors)
         } else {
-            format!("{} to {}", first.tensors.join("="), last.tensors.join("="))
+            format!("{} to {}", as_one(&first.tensors), as_one(&last.tensors))
         };
         let _ = write!(
             text,
@@ -198,4 +208,18 @@ fn freed(reply: &FreeMemoryReply) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    //! How moves are put into words.
+    use super::*;
+
+    #[test]
+    fn of_many_tensors_in_one_move_the_outermost_are_named() {
+        let names = |count: usize| (0..count).map(|at| format!("t{at}")).collect::<Vec<_>>();
+        assert_eq!(as_one(&names(1)), "t0");
+        assert_eq!(as_one(&names(3)), "t0=t1=t2");
+        assert_eq!(as_one(&names(25)), "t0 … t24, 25 in one");
+    }
 }
