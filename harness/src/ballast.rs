@@ -1,9 +1,9 @@
 //! Another process that holds device memory, so that running out is real.
 //!
-//! The program speaks lines: `leave BYTES`, `release`, `quit`; it answers `ok FREE_BYTES` or
+//! The program speaks lines: `leave BYTES`, `room BYTES`, `quit`; it answers `ok FREE_BYTES` or
 //! `error TEXT`, and ends when its standard input closes.
 
-use crate::error::HarnessError;
+use crate::{error::HarnessError, subject::Helper};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -13,7 +13,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::fd::AsFd,
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -23,9 +23,10 @@ const ANSWER_BOUND: Duration = Duration::from_secs(20);
 /// A running ballast; dropping it ends the process, which gives the memory back.
 #[derive(Debug)]
 pub struct Ballast {
-    child: Child,
+    process: Helper,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+    failed: bool,
 }
 
 impl Ballast {
@@ -38,27 +39,45 @@ impl Ballast {
         ordinal: u32,
         env: &[(OsString, OsString)],
     ) -> Result<Self, HarnessError> {
+        Self::start_with(program, &["--device", &ordinal.to_string()], env)
+    }
+
+    pub(crate) fn start_with(
+        program: &Path,
+        arguments: &[&str],
+        env: &[(OsString, OsString)],
+    ) -> Result<Self, HarnessError> {
         let mut command = Command::new(program);
         command
-            .arg("--device")
-            .arg(ordinal.to_string())
+            .args(arguments)
             .env_clear()
             .envs(env.iter().cloned());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(HarnessError::path("start", program))?;
-        match (child.stdin.take(), child.stdout.take()) {
+        let mut process = Helper::start(command)?;
+        match process.pipes() {
             (Some(stdin), Some(stdout)) => Ok(Self {
-                child,
+                process,
                 stdin,
                 stdout: BufReader::new(stdout),
+                failed: false,
             }),
             _ => Err(HarnessError::Ballast("it has no pipes".into())),
         }
     }
 
-    /// Takes device memory until `bytes` are free. Answers what is free then, bytes.
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it did not do what it was told: what it holds is not known then.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Takes device memory, or gives it back, until `bytes` are free. Answers what is free then, bytes.
     ///
     /// # Errors
     /// It could not, or did not answer in time.
@@ -66,15 +85,21 @@ impl Ballast {
         self.ask(&format!("leave {bytes}"))
     }
 
-    /// Gives everything back. Answers what is free then, bytes.
+    /// Gives back until `bytes` are free, or everything. Answers what is free then, bytes.
     ///
     /// # Errors
     /// It could not, or did not answer in time.
-    pub fn release(&mut self) -> Result<u64, HarnessError> {
-        self.ask("release")
+    pub fn make_room(&mut self, bytes: u64) -> Result<u64, HarnessError> {
+        self.ask(&format!("room {bytes}"))
     }
 
     fn ask(&mut self, line: &str) -> Result<u64, HarnessError> {
+        let answer = self.answer(line);
+        self.failed |= answer.is_err();
+        answer
+    }
+
+    fn answer(&mut self, line: &str) -> Result<u64, HarnessError> {
         let ballast = |text: String| HarnessError::Ballast(format!("{line}: {text}"));
         writeln!(self.stdin, "{line}").map_err(|error| ballast(error.to_string()))?;
         let timeout = PollTimeout::try_from(ANSWER_BOUND).unwrap_or(PollTimeout::MAX);
@@ -99,13 +124,5 @@ impl Ballast {
             .strip_prefix("ok ")
             .and_then(|free| free.parse().ok());
         free.ok_or_else(|| ballast(format!("it answered {answer:?}")))
-    }
-}
-
-impl Drop for Ballast {
-    fn drop(&mut self) {
-        // Already gone is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -4,8 +4,10 @@ mod absence;
 mod discovery;
 mod emulated;
 mod nvml;
+mod occupancy;
 mod reading;
 mod slot;
+mod turn;
 mod withheld;
 
 pub use discovery::{Discovered, EMULATED_BYTES, discover};
@@ -14,7 +16,7 @@ pub use nvml::CudaGpu;
 pub use reading::{BoardReading, CufileMoves, DeviceReading, NvmlReading, NvmlScope, Survivor};
 pub use withheld::{WithheldError, withhold};
 
-use crate::error::HarnessError;
+use crate::{ballast::Ballast, error::HarnessError};
 use std::{
     ffi::OsString,
     fmt, fs,
@@ -90,6 +92,14 @@ impl DeviceUnderTest {
             Self::Absent { .. } => None,
             Self::Emulated(gpu) => Some(gpu.board().glance_used_bytes()),
             Self::Cuda(gpu) => Some(gpu.reading(&[]).ok()?.device_used_bytes),
+        }
+    }
+
+    /// The ballast that lies on a real GPU since an earlier case.
+    pub(crate) fn kept_ballast(&self) -> Option<Ballast> {
+        match self {
+            Self::Absent { .. } | Self::Emulated(_) => None,
+            Self::Cuda(gpu) => gpu.kept(),
         }
     }
 

@@ -3,17 +3,18 @@
 use super::{
     absence,
     emulated::CUFILE_NAMES,
+    occupancy::Occupancy,
     reading::{NvmlReading, NvmlScope},
-    slot::{Occupancy, Slot},
+    turn::Turn,
 };
-use crate::error::HarnessError;
+use crate::{ballast::Ballast, error::HarnessError};
 use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory, error::NvmlError};
 use std::{
     env,
     ffi::{OsStr, OsString},
     fmt, fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// The management library has its versioned name only where no development package is installed.
@@ -31,7 +32,7 @@ pub struct CudaGpu {
     /// Looked through first by the loader.
     libraries: Option<PathBuf>,
     /// Held for as long as a case uses it.
-    _slot: Arc<Slot>,
+    turn: Arc<Turn>,
 }
 
 impl fmt::Debug for CudaGpu {
@@ -71,7 +72,7 @@ impl CudaGpu {
             nvml,
             ordinal,
             libraries: None,
-            _slot: Arc::new(Slot::take(&uuid)?),
+            turn: Arc::new(Turn::take(&uuid)?),
             uuid,
         })
     }
@@ -104,6 +105,10 @@ impl CudaGpu {
             environment.push((CUFILE_SETTINGS.into(), path));
         }
         environment
+    }
+
+    pub(super) fn ballast(&self) -> MutexGuard<'_, Option<Ballast>> {
+        self.turn.ballast()
     }
 
     /// Who is on it, and what is free.

@@ -23,6 +23,9 @@ use std::{
 
 const END_BOUND: Duration = Duration::from_secs(20);
 
+/// More than a context takes on any GPU, and its warm-up with it.
+const CONTEXT_BYTES: u64 = 2 << 30;
+
 /// The process beside, and what is its own.
 pub(super) struct Neighbour {
     subject: Subject,
@@ -102,7 +105,7 @@ impl Session<'_> {
     /// A context on a real GPU takes hundreds of MiB that no case counts; on an emulated one it takes nothing.
     pub(super) fn make_room_for_a_context(&mut self) -> Result<(), Stop> {
         if let (DeviceUnderTest::Cuda(_), Some(ballast)) = (self.device, &mut self.ballast) {
-            ballast.release()?;
+            ballast.make_room(CONTEXT_BYTES)?;
         }
         Ok(())
     }

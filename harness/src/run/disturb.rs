@@ -6,10 +6,15 @@ use crate::{
     case::{Action, Gpu},
     device::DeviceUnderTest,
     observation::Outcome,
+    settle::settle,
 };
+use std::time::Duration;
 
 /// A real driver gives memory out in units of this many bytes, so that much more than asked may stay free.
 const DRIVER_UNIT_BYTES: u64 = 2 << 20;
+
+/// A real driver gives back late what others let go of.
+const LEAVING_BOUND: Duration = Duration::from_secs(2);
 
 impl Session<'_> {
     /// Does what an action asks for beside the subject; nothing for the subject's own actions.
@@ -55,13 +60,17 @@ impl Session<'_> {
                 none.insert(ballast)
             }
         };
-        // What it holds already may be too much.
-        ballast.release()?;
-        let free = ballast.leave(leave_bytes)?;
         let unit = match self.device {
             DeviceUnderTest::Absent { .. } | DeviceUnderTest::Emulated(_) => 0,
             DeviceUnderTest::Cuda(_) => DRIVER_UNIT_BYTES,
         };
+        let mut left = Ok(0);
+        settle(LEAVING_BOUND, || {
+            left = ballast.leave(leave_bytes);
+            let done = !matches!(left, Ok(free) if free > leave_bytes + unit);
+            done.then_some(())
+        });
+        let free = left?;
         if free > leave_bytes + unit {
             self.run.doubts.push(format!(
                 "the ballast left {free} bytes of device memory free, {leave_bytes} were wanted"

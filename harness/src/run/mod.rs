@@ -97,7 +97,7 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         device: &device,
         sandbox: &sandbox,
         bench,
-        ballast: None,
+        ballast: device.kept_ballast(),
         neighbour: None,
         limited: Vec::new(),
         shadows: BTreeMap::new(),
@@ -110,7 +110,12 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     session.end_neighbour();
     // Before the directory is read for the last time, also where a subject's death ended its case early.
     session.spoils.give_permissions_back();
-    let Session { run, subject, .. } = session;
+    let Session {
+        run,
+        subject,
+        ballast,
+        ..
+    } = session;
     let deadline = run.case.limits.call;
     let ended: Ended = subject.finish(deadline);
     run.aftermath = Some(Aftermath {
@@ -118,6 +123,9 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         device: device.reading(&[])?,
     });
     run.ended = Some(ended);
+    if let (DeviceUnderTest::Cuda(gpu), Some(ballast)) = (&device, ballast) {
+        gpu.keep(ballast);
+    }
     result
 }
 

@@ -200,7 +200,7 @@ struct Job {
 ///
 /// The parent-death signal comes when the *thread* that forked ends [man 2 PR_SET_PDEATHSIG]: were it the
 /// thread of a test, subjects that it handed on would die with it.
-fn on_spawner(command: Command) -> Result<io::Result<Child>, HarnessError> {
+pub(super) fn on_spawner(command: Command) -> Result<io::Result<Child>, HarnessError> {
     static SPAWNER: OnceLock<Result<Sender<Job>, i32>> = OnceLock::new();
     let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EAGAIN);
     let spawner = SPAWNER.get_or_init(|| {

@@ -9,6 +9,7 @@ mod capture;
 mod client;
 mod command;
 mod finding;
+mod helper;
 mod interrupt;
 mod pidfd;
 mod reply;
@@ -18,6 +19,7 @@ mod tree;
 pub use capture::Captured;
 pub use command::{Limits, SubjectCommand, TREE_VARIABLE};
 pub use finding::{CallOutcome, Finding, LeftProcess, Stream};
+pub(crate) use helper::Helper;
 pub use interrupt::Killed;
 
 use crate::{error::HarnessError, sandbox::Sandbox};
