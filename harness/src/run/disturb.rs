@@ -20,7 +20,13 @@ impl Session<'_> {
     /// Does what an action asks for beside the subject; nothing for the subject's own actions.
     pub(super) fn disturb(&mut self, action: &Action) -> Result<Outcome, Stop> {
         match action {
-            Action::Ballast { leave_bytes } => self.leave(*leave_bytes)?,
+            Action::Ballast { leave_bytes } => {
+                // From a driver that gave memory out and took it back piece by piece the last few MiB cannot be had.
+                if let Some(ballast) = &mut self.ballast {
+                    ballast.make_room(u64::MAX)?;
+                }
+                self.leave(*leave_bytes)?;
+            }
             Action::ReleaseBallast => self.restore_device()?,
             Action::World(event) => return self.happen(event),
             Action::Attack(attack) => self.attack(attack)?,
