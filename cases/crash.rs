@@ -3,10 +3,13 @@
 
 use crate::{
     models::plain,
-    steps::{CaseWords as _, case, drop_model, free, free_1e30, load, modify, read_back, request},
+    steps::{
+        CaseWords as _, attack, case, drop_model, free, free_1e30, load, modify, read_back, request,
+    },
     world_steps::{beside, beside_dies, dies_at_start, dies_during, dies_idle, restart},
 };
 use spillproof_harness::{
+    attack::Attack,
     case::{Amount, Case, Destinations, MIB, Model, Step},
     crash::{Deadly, Moment},
 };
@@ -69,6 +72,11 @@ fn killed() -> Vec<Case> {
             .steps([load("a"), free_1e30()])
             .steps(dies_idle(kill))
             .steps([load("a"), free_1e30(), request("a")])
+            .steps(dies_idle(kill))
+            .steps(serves("a")),
+        // The next one finds them as the dead one had them.
+        crash("killed_while_permissions_are_taken", 32, vec![six("a", 1)])
+            .steps([load("a"), free_1e30(), attack(Attack::TakePermissions)])
             .steps(dies_idle(kill))
             .steps(serves("a")),
         // Early, in the middle, late, and when the first device memory is given back.

@@ -36,6 +36,8 @@ impl Session<'_> {
                 self.kill_during(&request, kill.signal, kill.when)?
             }
         };
+        // The dead one's directory is read, and the next one finds it, without what an attack took.
+        self.spoils.give_permissions_back();
         let mut record = self.record(phase, action, outcome, before)?;
         record.wall = started.elapsed();
         record.status_before = Some(status_before);
@@ -58,6 +60,7 @@ impl Session<'_> {
         }
         let open = self.open_request();
         let outcome = self.kill_during(&open, signal, when)?;
+        self.spoils.give_permissions_back();
         let mut record = self.record(phase, action, outcome, before)?;
         record.wall = started.elapsed();
         self.bury(record)
