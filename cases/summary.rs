@@ -52,6 +52,9 @@ impl Summary {
         for ((device, reason), cases) in &self.skipped {
             text += &format!("\nSKIP  {cases} on {device}: {reason}");
         }
+        if self.on_gpus > 0 {
+            text += "\nNVML shows bytes of device memory only: on a real GPU nothing was judged of pinned memory, contexts, streams, events and cuFile's handles";
+        }
         text += &format!(
             "\n{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}/{}",
             verdicts.len(),
@@ -70,5 +73,30 @@ fn is_gpu(device: &DeviceKind) -> bool {
     match device {
         DeviceKind::Cuda { .. } => true,
         DeviceKind::Emulated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What the closing lines say of what was not seen.
+    use super::*;
+
+    fn text(on_gpus: usize) -> String {
+        let summary = Summary {
+            devices: Vec::new(),
+            skipped: BTreeMap::new(),
+            on_gpus,
+        };
+        summary.text(&[("oom::forced[cuda:0]".to_owned(), "PASS")])
+    }
+
+    #[test]
+    fn what_a_real_gpu_does_not_show_is_said_where_one_is_used() {
+        let lines = |text: String| text.lines().filter(|line| line.contains("NVML")).count();
+        assert_eq!((lines(text(0)), lines(text(3))), (0, 1));
+        let told = text(3);
+        for unseen in ["pinned memory", "contexts", "streams", "handles"] {
+            assert!(told.contains(unseen), "{told}");
+        }
     }
 }
