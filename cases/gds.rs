@@ -54,8 +54,22 @@ fn gds(name: &str, vram_mib: u64, models: Vec<Model>, cufile: CuFile) -> Case {
     if let Gpu::Present { cufile: found, .. } = &mut case.gpu {
         *found = cufile;
     }
-    if let CuFile::AsFound | CuFile::Present { compat: true, .. } = cufile {
+    if let CuFile::Present { compat: true, .. } = cufile {
         case.limits.slack_bytes += COMPAT_BYTES;
+    }
+    case
+}
+
+/// The case as a real machine can run it: the way is whichever its own cuFile takes.
+#[must_use]
+pub fn on_a_real_device(mut case: Case) -> Case {
+    if let Gpu::Present {
+        cufile: CuFile::AsFound,
+        ..
+    } = case.gpu
+    {
+        case.limits.slack_bytes += COMPAT_BYTES;
+        case.path = None;
     }
     case
 }
@@ -176,7 +190,7 @@ fn refusing() -> Vec<Case> {
     cases
 }
 
-/// Data that is easy to get wrong, through each tier.
+/// Data that is easy to get wrong, through each tier; directly where the device is emulated.
 fn awkward() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, model) in awkward_models() {
@@ -186,7 +200,7 @@ fn awkward() -> Vec<Case> {
                 &format!("{name}_through_{word}"),
                 64,
                 vec![model.clone()],
-                CuFile::DIRECT,
+                CuFile::AsFound,
             );
             let case = by(TransferPath::CuFile, case).steps([
                 load("m"),
@@ -210,7 +224,7 @@ fn pressed() -> Vec<Case> {
     let direct = |name: &str, vram_mib: u64, models: Vec<Model>| {
         by(
             TransferPath::CuFile,
-            gds(name, vram_mib, models, CuFile::DIRECT),
+            gds(name, vram_mib, models, CuFile::AsFound),
         )
     };
     let closed = || free(Amount::float(1e30), Destinations::All(Tier::File));
@@ -268,7 +282,7 @@ fn pressed() -> Vec<Case> {
         // cuFile takes no files there, in whichever mode it is.
         by(
             TransferPath::Staged,
-            gds("directory_on_tmpfs", 32, vec![six("a", 1)], CuFile::COMPAT),
+            gds("directory_on_tmpfs", 32, vec![six("a", 1)], CuFile::AsFound),
         )
         .on(Volume::Memory)
         .set("OFFLOAD_TMPFS", "count")

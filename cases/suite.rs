@@ -1,6 +1,6 @@
 //! Cases on devices: which trials there are, how one is run, judged and put into words.
 
-use crate::bench::Judged;
+use crate::{bench::Judged, gds};
 use spillproof_harness::{
     case::{Action, Case, Gpu, MIB, Step},
     device::{DeviceKind, Discovered},
@@ -48,8 +48,12 @@ pub fn plan(
                 .or_else(|| too_small(case, found))
                 .or_else(|| unable(case, abilities))
                 .or_else(|| world::unavailable(&case.world));
+            let case = match found.kind {
+                DeviceKind::Emulated => case.clone(),
+                DeviceKind::Cuda { .. } => gds::on_a_real_device(case.clone()),
+            };
             Planned {
-                case: case.clone(),
+                case,
                 device: found.kind,
                 skip,
             }
@@ -211,5 +215,29 @@ mod tests {
         let theirs = Judged::Other(vec!["engine".into()]);
         assert_eq!(verdict_of(&theirs, skipped()), skipped());
         assert_eq!(verdict_of(&Judged::Engine, Verdict::Pass), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_real_machines_own_cufile_goes_its_own_way_and_may_hold_buffers() {
+        let devices =
+            [DeviceKind::Emulated, DeviceKind::Cuda { ordinal: 0 }].map(|kind| Discovered {
+                kind,
+                description: String::new(),
+                total_bytes: None,
+                unavailable: None,
+            });
+        let planned = plan(gds::cases(), &devices, None);
+        let of = |name: &str| -> Vec<&Planned> {
+            planned.iter().filter(|one| one.case.name == name).collect()
+        };
+        let healthy = of("odd_sizes_through_file");
+        let [emulated, real] = healthy[..] else {
+            panic!("{} trials", healthy.len());
+        };
+        assert_eq!((&emulated.skip, &real.skip), (&None, &None));
+        assert!(emulated.case.path.is_some() && real.case.path.is_none());
+        let slack = |one: &Planned| one.case.limits.slack_bytes;
+        assert_eq!(slack(real) - slack(emulated), 64 * MIB);
+        assert!(of("short_transfers")[1].skip.is_some());
     }
 }
