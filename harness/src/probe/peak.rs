@@ -34,7 +34,7 @@ pub struct PeakReading {
     pub anon_shared_upper_bytes: u64,
     /// Largest sample of file pages, bytes.
     pub sampled_file_peak_bytes: u64,
-    /// Largest sample of the unique set size, bytes; taken every 20 ms and at both ends.
+    /// Largest sample of the unique set size, bytes; taken at both ends, and every 20 ms while pages come or go.
     pub uss_peak_bytes: u64,
     /// Unique set size at the start, bytes.
     pub uss_start_bytes: u64,
@@ -120,23 +120,49 @@ struct Sampler {
     bounds: PeakBounds,
     start: ProcessMemory,
     uss_start_bytes: u64,
+    uss_bytes: u64,
     uss_peak_bytes: u64,
     uss_read: Instant,
+    /// What there was before the unique set size was last read, and at the last sample.
+    uss_footing: Footing,
+    footing: Footing,
     samples: u64,
     reset: bool,
 }
 
+/// Page faults and resident memory: where both stay, no page has become the process's own or left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Footing {
+    faults: u64,
+    anon_shared_bytes: u64,
+    file_bytes: u64,
+}
+
+impl Footing {
+    fn of(faults: u64, memory: ProcessMemory) -> Self {
+        Self {
+            faults,
+            anon_shared_bytes: memory.anon_shared_bytes(),
+            file_bytes: memory.file_bytes,
+        }
+    }
+}
+
 impl Sampler {
     fn start(pid: u32) -> Result<Self, ProbeError> {
-        let uss_bytes = uss(pid)?;
         let status = File::open(format!("/proc/{pid}/status"))
             .map_err(|error| ProbeError::of(pid, "status", error))?;
         let counter =
             FaultCounter::open(pid).map_err(|error| ProbeError::of(pid, "stat", error))?;
+        let read_faults = || {
+            counter
+                .read()
+                .map_err(|error| ProbeError::of(pid, "stat", error))
+        };
+        let footing = Footing::of(read_faults()?, memory(pid)?);
+        let uss_bytes = uss(pid)?;
         let reset = reset_high_water(pid);
-        let faults = counter
-            .read()
-            .map_err(|error| ProbeError::of(pid, "stat", error))?;
+        let faults = read_faults()?;
         let start = memory(pid)?;
         Ok(Self {
             pid,
@@ -147,8 +173,11 @@ impl Sampler {
             bounds: PeakBounds::start(start, page_units()),
             start,
             uss_start_bytes: uss_bytes,
+            uss_bytes,
             uss_peak_bytes: uss_bytes,
             uss_read: Instant::now(),
+            uss_footing: footing,
+            footing,
             samples: 1,
             reset,
         })
@@ -169,6 +198,7 @@ impl Sampler {
         self.bounds
             .span(memory, after.saturating_sub(self.faults), self.reset);
         self.faults = before;
+        self.footing = Footing::of(before, memory);
         self.samples += 1;
         Ok(())
     }
@@ -193,17 +223,22 @@ impl Sampler {
         ProcessMemory::parse(&self.text[..length]).ok_or(ProbeError::Gone { pid: self.pid })
     }
 
-    fn read_uss(&mut self) -> Result<u64, ProbeError> {
-        let bytes = uss(self.pid)?;
-        self.uss_peak_bytes = self.uss_peak_bytes.max(bytes);
+    /// Where the last sample stands on what it was read on, it is what it was.
+    fn read_uss(&mut self) -> Result<(), ProbeError> {
+        if self.uss_footing == self.footing {
+            return Ok(());
+        }
+        self.uss_footing = self.footing;
+        self.uss_bytes = uss(self.pid)?;
+        self.uss_peak_bytes = self.uss_peak_bytes.max(self.uss_bytes);
         self.uss_read = Instant::now();
-        Ok(bytes)
+        Ok(())
     }
 
     fn finish(mut self) -> Result<PeakReading, ProbeError> {
         self.span()?;
         let end = self.read_memory()?;
-        let uss_end_bytes = self.read_uss()?;
+        self.read_uss()?;
         Ok(PeakReading {
             start: self.start,
             end,
@@ -213,7 +248,7 @@ impl Sampler {
             sampled_file_peak_bytes: self.bounds.file_peak_bytes,
             uss_peak_bytes: self.uss_peak_bytes,
             uss_start_bytes: self.uss_start_bytes,
-            uss_end_bytes,
+            uss_end_bytes: self.uss_bytes,
             samples: self.samples,
             reset: self.reset,
         })

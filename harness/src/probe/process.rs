@@ -19,8 +19,6 @@ pub struct ProcessReading {
     pub rss_file_bytes: u64,
     /// `VmHWM`, bytes.
     pub high_water_bytes: u64,
-    /// Unique set size: the private lines of `smaps_rollup`, bytes.
-    pub uss_bytes: u64,
     /// Threads.
     pub threads: u64,
     /// Open descriptors by target: a path, or a kind such as `socket:[*]` whose number means nothing.
@@ -45,7 +43,6 @@ impl ProcessReading {
 /// [`ProbeError::Gone`] when it has ended, also while it was being read.
 pub fn process(pid: u32) -> Result<ProcessReading, ProbeError> {
     let memory = memory(pid)?;
-    let uss_bytes = uss(pid)?;
     let descriptors = descriptors(pid)?;
     let mut file_maps = BTreeMap::new();
     let maps = proc_maps::get_process_maps(pid.cast_signed())
@@ -64,7 +61,6 @@ pub fn process(pid: u32) -> Result<ProcessReading, ProbeError> {
         rss_shmem_bytes: memory.shmem_bytes,
         rss_file_bytes: memory.file_bytes,
         high_water_bytes: memory.high_water_bytes,
-        uss_bytes,
         threads: memory.threads,
         descriptors,
         file_maps,
@@ -91,7 +87,7 @@ pub(super) fn memory(pid: u32) -> Result<ProcessMemory, ProbeError> {
     ProcessMemory::parse(&status).ok_or(ProbeError::Gone { pid })
 }
 
-/// Reads the private bytes of `/proc/PID/smaps_rollup`.
+/// Reads the unique set size: the private bytes of `/proc/PID/smaps_rollup`. The kernel walks over every page for it.
 pub(super) fn uss(pid: u32) -> Result<u64, ProbeError> {
     let read = || -> procfs::ProcResult<u64> {
         let rollup = Process::new(pid.cast_signed())?.smaps_rollup()?;

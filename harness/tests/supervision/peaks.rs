@@ -109,6 +109,11 @@ fn file_read() {
         "{reading:?}"
     );
     assert!(reading.high_water_bytes >= start + 60 * MIB);
+    // Nobody else maps the file.
+    assert!(
+        reading.uss_end_bytes >= reading.uss_start_bytes + 60 * MIB,
+        "{reading:?}"
+    );
     assert_ne!(
         reading.exceeds(start + SLACK_BYTES),
         PeakVerdict::Exceeded,

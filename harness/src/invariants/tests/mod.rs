@@ -34,7 +34,6 @@ fn process() -> ProcessReading {
         rss_shmem_bytes: 0,
         rss_file_bytes: 5 * MIB,
         high_water_bytes: 25 * MIB,
-        uss_bytes: 20 * MIB,
         threads: 3,
         descriptors: BTreeMap::from([("socket:[*]".into(), 1)]),
         file_maps: BTreeMap::from([(PathBuf::from("/lib/libc.so.6"), 5)]),
