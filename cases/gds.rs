@@ -134,7 +134,7 @@ fn healthy() -> Vec<Case> {
 /// It refuses, hangs, does less than asked, or goes away.
 fn refusing() -> Vec<Case> {
     use CuFileFault::{BuffersRefused, ClosesAfter, HandlesRefused, OpenHangs, OpenRefused, Short};
-    use TransferPath::{CuFile as Direct, CuFileCompat as Compat, Staged};
+    use TransferPath::{CuFile as Direct, Staged};
     let refusing = |name: &str, compat: bool, fault: CuFileFault, path: TransferPath| {
         through(name, broken(compat, fault), path, "on").steps(journey(Tier::Mapped))
     };
@@ -144,16 +144,17 @@ fn refusing() -> Vec<Case> {
         refusing("handles_refused_5008", false, HandlesRefused(5008), Staged),
         refusing("handles_refused_5027", true, HandlesRefused(5027), Staged),
         refusing("handles_refused_5030", false, HandlesRefused(5030), Staged),
-        refusing("buffers_refused_5036", false, BuffersRefused(5036), Direct),
-        refusing(
-            "buffers_refused_5036_compat",
-            true,
-            BuffersRefused(5036),
-            Compat,
-        ),
         refusing("short_transfers", false, Short(65_536), Direct),
         refusing("short_transfers_of_a_page", false, Short(4096), Direct),
     ];
+    // Only for what goes in several calls, 16 MiB each, is memory worth registering, and in compatibility mode never.
+    let refused = broken(false, BuffersRefused(5036));
+    let large = vec![plain("a", 1, &[2 * MIB, 33 * MIB + 1, 4096])];
+    cases.push(
+        by(Direct, gds("buffers_refused_5036", 64, large, refused))
+            .needs(Capability::Modify)
+            .steps(journey(Tier::Mapped)),
+    );
     // What it refuses is not gathered in host memory: 24 MiB would show over the 8 of staging.
     let refused = broken(false, HandlesRefused(5027));
     let six = vec![plain("a", 1, &[4 * MIB; 6])];

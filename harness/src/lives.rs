@@ -1,8 +1,9 @@
 //! A case whose subject is killed has several runs, one for each subject: its lives.
 
 use crate::{
-    case::{Action, Case, Expect},
+    case::{Action, Case, CuFile, Expect, Gpu},
     crash::Deadly,
+    device::DeviceReading,
     invariants,
     observation::{Outcome, Run, StepRecord},
     probe::PeakVerdict,
@@ -74,6 +75,7 @@ impl Run {
             ));
         }
         doubts.extend(self.late_cancellations());
+        doubts.extend(self.cufile_fault_never_met());
         let landed = self.signals();
         if !landed.is_empty() && !landed.contains(&true) {
             doubts.push(format!(
@@ -95,6 +97,25 @@ impl Run {
         });
         (count > 0 && !came_in_time)
             .then(|| format!("none of {count} cancellations came while a verb was worked on"))
+    }
+
+    /// A cuFile that never came to fail as it should shows nothing of what the subject makes of it.
+    fn cufile_fault_never_met(&self) -> Option<String> {
+        let Gpu::Present {
+            cufile: cufile @ CuFile::Present { fault: Some(_), .. },
+            ..
+        } = &self.case.gpu
+        else {
+            return None;
+        };
+        let steps = self.lives().flat_map(|life| &life.steps);
+        let met = steps
+            .map(|step| &step.after.device)
+            .any(|device| match device {
+                DeviceReading::Board(board) => board.cufile_faults > 0,
+                DeviceReading::Absent | DeviceReading::Nvml(_) => false,
+            });
+        (!met).then(|| format!("the subject never met what is wrong with cuFile: {cufile}"))
     }
 
     fn own_doubts(&self) -> Vec<String> {

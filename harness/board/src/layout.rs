@@ -3,7 +3,7 @@
 /// "SPLBOARD", read as a little-endian word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SPLBOARD");
 /// Raised with every change of this file.
-pub(crate) const LAYOUT_VERSION: u64 = 2;
+pub(crate) const LAYOUT_VERSION: u64 = 3;
 
 /// Devices that fit on one board.
 pub const MAX_DEVICES: usize = 16;
@@ -79,7 +79,7 @@ pub(crate) mod violation {
     pub(crate) const WORDS: usize = 32;
 }
 
-/// Word indices within the row that counts the cuFile transfers of a process.
+/// Word indices within the row that counts what a process did and met with cuFile.
 pub(crate) mod cufile {
     /// [`super::ROW_VALID`] when the row counts; written last, cleared first.
     pub(crate) const STATE: usize = 0;
@@ -88,7 +88,10 @@ pub(crate) mod cufile {
     /// Two words, transfers and bytes, for each path and direction.
     pub(crate) const COUNTERS: usize = 4;
     pub(crate) const COUNTER_WORDS: usize = 8;
-    pub(crate) const WORDS: usize = 16;
+    /// One word for each kind of fault.
+    pub(crate) const FAULTS: usize = COUNTERS + COUNTER_WORDS;
+    pub(crate) const FAULT_WORDS: usize = 6;
+    pub(crate) const WORDS: usize = 20;
 }
 
 pub(crate) const ROW_VALID: u64 = 1;
@@ -109,7 +112,7 @@ const _: () = {
     assert!(header::VIOLATIONS < DEVICES_WORD);
     assert!(device::NAME + device::NAME_WORDS <= device::WORDS);
     assert!(row::CALL + row::CALL_WORDS <= row::WORDS);
-    assert!(cufile::COUNTERS + cufile::COUNTER_WORDS <= cufile::WORDS);
+    assert!(cufile::FAULTS + cufile::FAULT_WORDS <= cufile::WORDS);
     assert!(violation::TEXT + violation::TEXT_WORDS <= violation::WORDS);
 };
 

@@ -31,7 +31,7 @@ mod table;
 mod window;
 
 pub use board::{Board, BoardConfig, BoardDevice};
-pub use cufile::{CufileCount, CufileDirection, CufilePath, CufileUse};
+pub use cufile::{CufileCount, CufileDirection, CufileFault, CufileFaults, CufilePath, CufileUse};
 pub use descriptor::Descriptor;
 pub use error::BoardError;
 pub use layout::{

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use spillproof_board::{
-    Board, BoardConfig, CufileCount, CufileDirection, CufilePath, CufileUse, MAX_CUFILE_USERS,
-    Owner,
+    Board, BoardConfig, CufileCount, CufileDirection, CufileFault, CufileFaults, CufilePath,
+    CufileUse, MAX_CUFILE_USERS, Owner,
 };
 
 use CufileDirection::{Read, Write};
@@ -51,6 +51,7 @@ fn transfers_are_counted_by_process_path_and_direction() {
         direct_reads: told(2, 50),
         compat_writes: told(1, 400),
         compat_reads: told(1, 5000),
+        faults: CufileFaults::default(),
     };
     let seen = board.snapshot().unwrap().cufile;
     assert_eq!(seen[0], expected);
@@ -89,4 +90,39 @@ fn a_later_process_with_the_same_number_starts_at_nothing() {
     let seen = board.snapshot().unwrap().cufile;
     let bytes: Vec<u64> = seen.iter().map(CufileUse::written_bytes).collect();
     assert_eq!(bytes, [5, 6]);
+}
+
+#[test]
+fn faults_are_counted_by_process_and_kind_and_not_handed_on_with_a_row() {
+    let faults = [
+        CufileFault::OpenRefused,
+        CufileFault::OpenHung,
+        CufileFault::HandleRefused,
+        CufileFault::BufferRefused,
+        CufileFault::CutShort,
+        CufileFault::Closed,
+    ];
+    let board = board();
+    let this = Owner::current();
+    let met = |owner, fault| {
+        let mut locked = board.lock().unwrap();
+        locked.count_cufile_fault(owner, fault).unwrap();
+    };
+    for (times, fault) in (1..).zip(faults) {
+        (0..times).for_each(|_| met(this, fault));
+    }
+    met(gone(1), CufileFault::Closed);
+    let seen = board.snapshot().unwrap().cufile;
+    for (times, fault) in (1..).zip(faults) {
+        assert_eq!(seen[0].faults.met(fault), times, "{fault:?}");
+    }
+    assert_eq!(seen[0].faults.total(), 21);
+    assert_eq!((seen[0].written_bytes(), seen[1].faults.total()), (0, 1));
+    // Its row goes to another process once every other one is taken.
+    for number in 2..=MAX_CUFILE_USERS as u32 {
+        count(&board, gone(number), Direct, Write, 1);
+    }
+    let seen = board.snapshot().unwrap().cufile;
+    let others = seen.iter().filter(|user| user.pid != this.pid);
+    assert_eq!(others.map(|user| user.faults.total()).max(), Some(0));
 }

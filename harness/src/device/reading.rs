@@ -110,6 +110,8 @@ pub struct BoardReading {
     pub cufile_direct: CufileMoves,
     /// What cuFile moved through its own buffers in host memory, over the life of the processes.
     pub cufile_compat: CufileMoves,
+    /// How often cuFile failed as the case asks for, over the life of the processes.
+    pub cufile_faults: u64,
     /// Device memory that other processes hold, bytes.
     pub foreign_bytes: u64,
     /// Device memory that nobody holds, bytes.
@@ -165,6 +167,7 @@ impl BoardReading {
                 reading.cufile_direct.read_bytes += moved.direct_reads.bytes;
                 reading.cufile_compat.written_bytes += moved.compat_writes.bytes;
                 reading.cufile_compat.read_bytes += moved.compat_reads.bytes;
+                reading.cufile_faults += moved.faults.total();
             }
         }
         reading.violations = snapshot
@@ -217,7 +220,7 @@ pub struct NvmlReading {
 mod tests {
     //! Whose bytes are whose.
     use super::*;
-    use spillproof_board::{CufileCount, CufileUse, DeviceUse, Object, Violation};
+    use spillproof_board::{CufileCount, CufileFaults, CufileUse, DeviceUse, Object, Violation};
 
     fn object(pid: u32, kind: ObjectKind, bytes: u64) -> Object {
         Object {
@@ -243,6 +246,7 @@ mod tests {
             direct_reads: count(2),
             compat_writes: count(3),
             compat_reads: count(4),
+            faults: CufileFaults::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What came back: digests, errors, findings, and what was not measured.
 
 use super::*;
+use crate::case::{CuFile, CuFileFault};
 
 #[test]
 fn wrong_missing_and_unknown_digests_trip_data() {
@@ -103,4 +104,24 @@ fn what_was_not_measured_is_a_doubt() {
         run.case.steps = vec![step; 3];
     };
     assert_eq!(doubts(unreached), 1);
+    let faulty = |run: &mut Run, met: u64| {
+        if let Gpu::Present { cufile, .. } = &mut run.case.gpu {
+            *cufile = CuFile::Present {
+                compat: false,
+                fault: Some(CuFileFault::BuffersRefused(5036)),
+            };
+        }
+        let last = run.steps.last_mut().unwrap();
+        if let DeviceReading::Board(board) = &mut last.after.device {
+            board.cufile_faults = met;
+        }
+    };
+    let mut run = clean();
+    faulty(&mut run, 0);
+    let [doubt] = &run.all_doubts()[..] else {
+        panic!("{:?}", run.all_doubts())
+    };
+    assert!(doubt.contains("buffers_refused=5036"), "{doubt}");
+    faulty(&mut run, 1);
+    assert_eq!(run.all_doubts(), Vec::<String>::new());
 }
