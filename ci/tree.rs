@@ -13,6 +13,7 @@ const MAX_LINES: usize = 500;
 const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("harness/board", &[]),
+    ("harness/faults", &[]),
     ("harness/protocol", &[]),
     ("harness", &["spillproof-board", "spillproof-protocol"]),
     ("fixtures/cuda-emulator", &["spillproof-board"]),
