@@ -13,6 +13,7 @@ use spillproof_harness::{
     golden, report,
     run::{Bench, abilities},
     verdict::Verdict,
+    world::out_of_direct_reach,
 };
 use spillproof_protocol::Capability;
 use std::{
@@ -28,7 +29,10 @@ fn main() {
     });
     let devices = discover();
     let suite = Suite::new(&args, &devices);
-    let planned = plan(cases, &devices, suite.abilities().as_deref());
+    let directory = suite.bench.as_ref().ok().map(|bench| &bench.work_dir);
+    let indirect = directory.and_then(|at| out_of_direct_reach(at));
+    let abilities = suite.abilities();
+    let planned = plan(cases, &devices, abilities.as_deref(), indirect.as_deref());
     let summary = Summary::of(&planned, &devices);
     let suite = Arc::new(suite);
     let trials = planned.into_iter().map(|planned| trial(planned, &suite));

@@ -9,7 +9,7 @@ use spillproof_harness::{
     report,
     run::{Bench, run_case},
     verdict::Verdict,
-    world::{self, Event, LimitedResource},
+    world::{self, Event, LimitedResource, Volume},
 };
 use spillproof_protocol::Capability;
 
@@ -32,12 +32,14 @@ impl Planned {
     }
 }
 
-/// Every case on every device, for a subject that can do this; `None` when that is not known.
+/// Every case on every device, for a subject that can do this; `None` when that is not known. `indirect` says why nothing is
+/// transferred directly where the cases' directories are ([`world::out_of_direct_reach`]).
 #[must_use]
 pub fn plan(
     cases: Vec<Case>,
     devices: &[Discovered],
     abilities: Option<&[Capability]>,
+    indirect: Option<&str>,
 ) -> Vec<Planned> {
     let on = |case: &Case| -> Vec<Planned> {
         let planned = |found: &Discovered| {
@@ -47,6 +49,10 @@ pub fn plan(
                 .or_else(|| unfit(case, &found.kind))
                 .or_else(|| too_small(case, found))
                 .or_else(|| unable(case, abilities))
+                .or_else(|| {
+                    let wanted = found.kind == DeviceKind::Emulated && transfers_directly(case);
+                    indirect.filter(|_| wanted).map(str::to_owned)
+                })
                 .or_else(|| world::unavailable(&case.world));
             let case = match found.kind {
                 DeviceKind::Emulated => case.clone(),
@@ -92,6 +98,20 @@ fn confined(case: &Case) -> Option<String> {
     case.world
         .memory_bytes
         .map(|_| "a real driver takes more host memory than the group has".into())
+}
+
+/// Whether an emulated cuFile would transfer directly to the disk on which the case's directory lies.
+fn transfers_directly(case: &Case) -> bool {
+    let is_off = |(name, value): &(_, String)| *name == "OFFLOAD_CUFILE" && value == "off";
+    match (&case.gpu, case.world.volume) {
+        (Gpu::Present { cufile, .. }, Volume::Disk) => {
+            cufile.transfers_directly() && !case.settings.iter().any(is_off)
+        }
+        (
+            Gpu::Absent | Gpu::Present { .. },
+            Volume::Disk | Volume::SmallDisk { .. } | Volume::SmallMemory { .. } | Volume::Memory,
+        ) => false,
+    }
 }
 
 /// A model that no such device holds.
@@ -186,7 +206,7 @@ mod tests {
             total_bytes,
             unavailable: None,
         };
-        plan(vec![case], &[device], abilities).remove(0).skip
+        plan(vec![case], &[device], abilities, None).remove(0).skip
     }
 
     #[test]
@@ -208,6 +228,39 @@ mod tests {
     }
 
     #[test]
+    fn what_transfers_directly_is_passed_over_where_nothing_can() {
+        let emulated = Discovered {
+            kind: DeviceKind::Emulated,
+            description: String::new(),
+            total_bytes: None,
+            unavailable: None,
+        };
+        let cases = crate::gds::cases();
+        let planned = plan(cases, &[emulated], None, Some("it is btrfs"));
+        let skipped: Vec<_> = planned
+            .iter()
+            .filter(|one| one.skip.as_deref() == Some("it is btrfs"))
+            .map(|one| one.case.name.as_str())
+            .collect();
+        for direct in ["direct", "auto_direct", "short_transfers", "as_found_on"] {
+            assert!(skipped.contains(&direct), "{direct}: {skipped:?}");
+        }
+        for other in [
+            "compat",
+            "absent",
+            "off",
+            "as_found_off",
+            "open_hangs",
+            "handles_refused_5008",
+            "disk_full",
+            "directory_on_tmpfs",
+        ] {
+            assert!(planned.iter().any(|one| one.case.name == other), "{other}");
+            assert!(!skipped.contains(&other), "{other}");
+        }
+    }
+
+    #[test]
     fn only_our_own_engine_may_not_lack_a_capability() {
         let skipped = || Verdict::Skipped("the subject lacks the capability views".into());
         let ours = verdict_of(&Judged::Engine, skipped());
@@ -226,7 +279,7 @@ mod tests {
                 total_bytes: None,
                 unavailable: None,
             });
-        let planned = plan(gds::cases(), &devices, None);
+        let planned = plan(gds::cases(), &devices, None, None);
         let of = |name: &str| -> Vec<&Planned> {
             planned.iter().filter(|one| one.case.name == name).collect()
         };

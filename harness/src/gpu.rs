@@ -127,6 +127,31 @@ impl CuFile {
         fault: None,
     };
 
+    /// Whether an emulated one gets so far as to transfer directly.
+    #[must_use]
+    pub fn transfers_directly(self) -> bool {
+        match self {
+            Self::Absent | Self::Present { compat: true, .. } => false,
+            Self::AsFound => true,
+            Self::Present {
+                compat: false,
+                fault,
+            } => match fault {
+                Some(
+                    CuFileFault::OpenRefused(_)
+                    | CuFileFault::OpenHangs
+                    | CuFileFault::HandlesRefused(_),
+                ) => false,
+                None
+                | Some(
+                    CuFileFault::BuffersRefused(_)
+                    | CuFileFault::Short(_)
+                    | CuFileFault::ClosesAfter(_),
+                ) => true,
+            },
+        }
+    }
+
     /// Whether a machine's own library cannot be made to be like this.
     #[must_use]
     pub fn is_emulated_only(self) -> bool {

@@ -8,12 +8,14 @@ mod group;
 mod image;
 mod limit;
 mod permitted;
+mod storage;
 
 pub use enclosure::Enclosure;
 pub use group::MemoryGroup;
 pub(crate) use image::make_image;
 pub(crate) use limit::{Headroom, lift, lower};
 pub use permitted::unavailable;
+pub use storage::out_of_direct_reach;
 
 use crate::{
     case::Action,
