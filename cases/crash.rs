@@ -6,12 +6,15 @@ use crate::{
     steps::{
         CaseWords as _, attack, case, drop_model, free, free_1e30, load, modify, read_back, request,
     },
-    world_steps::{beside, beside_dies, dies_at_start, dies_during, dies_idle, restart},
+    world_steps::{
+        WorldWords as _, beside, beside_dies, dies_at_start, dies_during, dies_idle, restart,
+    },
 };
 use spillproof_harness::{
     attack::Attack,
     case::{Amount, Case, Destinations, MIB, Model, Step},
     crash::{Deadly, Moment},
+    world::Volume,
 };
 use spillproof_protocol::{Capability, Tier};
 
@@ -90,6 +93,17 @@ fn killed() -> Vec<Case> {
                 [4, 12, 20]
                     .into_iter()
                     .flat_map(|mib| during_offload(Moment::Freed { bytes: mib * MIB })),
+            )
+            .steps(serves("a")),
+        // Of what is written there no page is counted.
+        crash("killed_during_an_offload_to_tmpfs", 32, vec![six("a", 1)])
+            .on(Volume::Memory)
+            .set("OFFLOAD_TMPFS", "count")
+            .in_ram(24 * MIB)
+            .steps(
+                [4, 12, 20]
+                    .into_iter()
+                    .flat_map(|mib| during_offload(written(mib))),
             )
             .steps(serves("a")),
         crash("killed_during_a_reload", 32, vec![six("a", 1)])

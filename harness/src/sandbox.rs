@@ -3,6 +3,7 @@
 use crate::{
     claim::{self, Claim, claimed_directory},
     error::HarnessError,
+    probe::WriteMeter,
     world::{Enclosure, MemoryGroup, Volume, World, make_image},
 };
 use nix::{
@@ -166,6 +167,14 @@ impl Sandbox {
             Some(volume) => volume.join("offload"),
             None => self.offload.clone(),
         }
+    }
+
+    /// How the subject is seen to write offload files.
+    #[must_use]
+    pub fn write_meter(&self) -> WriteMeter {
+        let offload = self.offload_view();
+        // On the same volume, and not where the subject looks.
+        WriteMeter::of(offload.parent().unwrap_or(&offload))
     }
 
     /// The case's own directory.

@@ -7,7 +7,7 @@ use crate::{
     device::DeviceUnderTest,
     error::HarnessError,
     observation::{Aftermath, Outcome, Phase, Reading, Run, StepRecord},
-    probe::{self, FileKind},
+    probe::{self, FileKind, WriteMeter},
     sandbox::Sandbox,
     subject::{Killed, Subject},
 };
@@ -189,6 +189,7 @@ struct Seen<'a> {
     device: &'a DeviceUnderTest,
     sandbox: &'a Sandbox,
     pid: u32,
+    meter: WriteMeter,
     written_bytes: u64,
     /// By everybody: nobody else allocates meanwhile.
     held_bytes: u64,
@@ -201,11 +202,13 @@ impl<'a> Seen<'a> {
         sandbox: &'a Sandbox,
         pid: u32,
     ) -> Result<Self, HarnessError> {
+        let meter = sandbox.write_meter();
         let seen = Self {
             device,
             sandbox,
             pid,
-            written_bytes: probe::written_bytes(pid)?,
+            meter,
+            written_bytes: meter.read(pid)?,
             held_bytes: 0,
             files: BTreeSet::new(),
         };
@@ -220,7 +223,9 @@ impl<'a> Seen<'a> {
     fn has_come(&self, when: Moment) -> bool {
         match when {
             Moment::Sent => true,
-            Moment::Written { bytes } => probe::written_bytes(self.pid)
+            Moment::Written { bytes } => self
+                .meter
+                .read(self.pid)
                 .is_ok_and(|written| written - self.written_bytes >= bytes),
             Moment::Freed { bytes } => self
                 .held_bytes()

@@ -6,7 +6,7 @@ use crate::{
     error::HarnessError,
     lanes::{Lane, MOST_LANES, Moment},
     observation::{LaneStep, Outcome},
-    probe,
+    probe::WriteMeter,
     subject::CallOutcome,
 };
 use spillproof_protocol::{CancelArgs, Digest, Request, StatusReply};
@@ -42,6 +42,7 @@ struct Asked {
 struct Beginning {
     at: Instant,
     device_bytes: u64,
+    meter: WriteMeter,
     written_bytes: u64,
     status: StatusReply,
 }
@@ -60,10 +61,12 @@ impl Session<'_> {
             let reason = format!("{} lanes, {MOST_LANES} are the most", lanes.len());
             return Err(HarnessError::Case(reason).into());
         }
+        let meter = self.sandbox.write_meter();
         let beginning = Beginning {
             at: Instant::now(),
             device_bytes: self.device_bytes()?,
-            written_bytes: probe::written_bytes(self.subject.pid())?,
+            meter,
+            written_bytes: meter.read(self.subject.pid())?,
             status: self.status()?,
         };
         let runner = |lane| Runner {
@@ -79,7 +82,7 @@ impl Session<'_> {
         loop {
             let fleeting = is_fleeting(&runners);
             // Read while the subject runs: it may hold the lock of an emulated device when it stands still.
-            let seen = self.seen(&runners)?;
+            let seen = self.seen(&runners, beginning.meter)?;
             if fleeting {
                 self.subject.stand_still();
             }
@@ -232,7 +235,7 @@ impl Session<'_> {
     }
 
     /// What a lane waits to see.
-    fn seen(&self, runners: &[Runner<'_>]) -> Result<Seen, Stop> {
+    fn seen(&self, runners: &[Runner<'_>], meter: WriteMeter) -> Result<Seen, Stop> {
         let mut seen = Seen::default();
         for moment in runners.iter().filter_map(Runner::awaited) {
             match moment {
@@ -240,7 +243,7 @@ impl Session<'_> {
                     seen.device_bytes = Some(self.device_bytes()?);
                 }
                 Moment::Written { .. } => {
-                    seen.written_bytes = Some(probe::written_bytes(self.subject.pid())?);
+                    seen.written_bytes = Some(meter.read(self.subject.pid())?);
                 }
                 Moment::Answered { .. } | Moment::Begun { .. } | Moment::Passed(_) => {}
             }
