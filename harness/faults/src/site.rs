@@ -188,6 +188,33 @@ pub enum Kind {
     FileMapping = 16,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 16] = [
+        Kind::DeviceMemory,
+        Kind::PinnedMemory,
+        Kind::RegisteredMemory,
+        Kind::Stream,
+        Kind::Event,
+        Kind::MemoryPool,
+        Kind::Context,
+        Kind::AddressRange,
+        Kind::PhysicalMemory,
+        Kind::DeviceMapping,
+        Kind::CuFileHandle,
+        Kind::CuFileBuffer,
+        Kind::CuFileStream,
+        Kind::CuFileBatch,
+        Kind::Descriptor,
+        Kind::FileMapping,
+    ];
+
+    /// From a number out of shared memory.
+    pub fn checked(number: u64) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u64 == number)
+    }
+}
+
 /// What a successful call changes in the ledger. Sizes are the site's own [`Size`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {

@@ -1,0 +1,108 @@
+//! What the harness reads out of the shared memory.
+
+use crate::site::{Kind, SiteId};
+
+/// A process that attached itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its number.
+    pub pid: u32,
+    /// Its start time, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub start_ticks: u64,
+}
+
+/// Proof that a rule fired, written before its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The rule, by its index in the plan.
+    pub rule: usize,
+    /// The call, as the rule counts.
+    pub nth: u64,
+    /// The site that was called.
+    pub site: SiteId,
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Orders it among receipts, recorded calls and rows of the ledger.
+    pub serial: u64,
+}
+
+/// What a rule has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Calls that it counted.
+    pub counted: u64,
+    /// Times that it fired.
+    pub fired: u64,
+}
+
+/// A call that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceEntry {
+    /// Orders it.
+    pub serial: u64,
+    /// The site.
+    pub site: SiteId,
+    /// Which call of the site, from 1.
+    pub nth: u64,
+    /// Bytes that it is about, 0 where there are none.
+    pub size: u64,
+    /// The offset in the file, where the call has one.
+    pub offset: Option<u64>,
+    /// The path relative to the scope; its end, if it is long; empty where there is none.
+    pub path: String,
+    /// The file name of the library that called.
+    pub caller: String,
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+}
+
+/// The trace, in the order of the serial numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TraceView {
+    /// Calls.
+    pub entries: Vec<TraceEntry>,
+    /// Calls that found no room.
+    pub lost: u64,
+    /// Rows that nobody finished or that hold no call: their process was killed, or wrote over them.
+    pub unreadable: usize,
+}
+
+/// Something that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// What it is.
+    pub kind: Kind,
+    /// Which, within its process.
+    pub key: u64,
+    /// How large, bytes.
+    pub bytes: u64,
+    /// The site that made it.
+    pub site: SiteId,
+    /// Which call of the site, from 1.
+    pub nth: u64,
+    /// Orders it.
+    pub serial: u64,
+    /// The process that made it.
+    pub pid: u32,
+    /// The path relative to the scope; its end, if it is long; empty where there is none.
+    pub path: String,
+    /// The file name of the library that called.
+    pub caller: String,
+    /// A call that ends it was under way.
+    pub is_ending: bool,
+}
+
+/// The ledger, in the order of the serial numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LedgerView {
+    /// What exists.
+    pub entries: Vec<LedgerEntry>,
+    /// Things that found no room.
+    pub lost: u64,
+    /// Rows that nobody finished or that make no sense: their process was killed, or wrote over them.
+    pub unreadable: usize,
+}

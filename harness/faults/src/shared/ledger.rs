@@ -1,0 +1,157 @@
+//! The ledger: what exists, each with the call that made it. An open hash table by kind, process and key.
+
+use rustix::process::getpid;
+
+use super::entry::{LedgerEntry, LedgerView};
+use super::layout::{CALLER_BYTES, LEDGER, Lengths, PATH_BYTES, header, ledger, state};
+use super::trace::end_of;
+use super::words::Words;
+use crate::site::{Kind, SiteId};
+
+/// Rows looked at before a thing counts as lost or unknown.
+const MAX_PROBES: usize = 1024;
+
+/// Something that exists now.
+#[derive(Debug, Clone, Copy)]
+pub struct Entering<'a> {
+    /// What.
+    pub kind: Kind,
+    /// Which, within the process.
+    pub key: u64,
+    /// How large, bytes.
+    pub bytes: u64,
+    /// The site that made it.
+    pub site: SiteId,
+    /// Which call of the site.
+    pub nth: u64,
+    /// The path relative to the scope, empty where there is none.
+    pub path: &'a [u8],
+    /// The file name of the library that called, empty where it is not known.
+    pub caller: &'a [u8],
+}
+
+/// A row whose thing is about to end. End or restore it when the call has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the row stays in the state `ending` until it is ended or restored"]
+pub struct Taken {
+    row: usize,
+    /// How large the thing is, bytes.
+    pub bytes: u64,
+}
+
+pub(super) fn enter(words: &Words, lengths: Lengths, thing: &Entering<'_>) -> bool {
+    let owner = owner(thing.kind);
+    for row in rows(lengths, owner, thing.key) {
+        let start = place(row);
+        let found = words.get(start + ledger::STATE);
+        let is_free = matches!(found, state::FREE | state::ENDED);
+        if !is_free || !words.swap(start + ledger::STATE, found, state::CLAIMED) {
+            continue;
+        }
+        words.set(start + ledger::OWNER, owner);
+        words.set(start + ledger::KEY, thing.key);
+        words.set(start + ledger::BYTES, thing.bytes);
+        words.set(start + ledger::SITE, u64::from(thing.site.0));
+        words.set(start + ledger::NTH, thing.nth);
+        words.set(start + ledger::SERIAL, words.add(header::SERIAL, 1) + 1);
+        words.set_bytes(start + ledger::PATH, PATH_BYTES / 8, end_of(thing.path));
+        words.set_bytes(start + ledger::CALLER, CALLER_BYTES / 8, thing.caller);
+        words.set(start + ledger::STATE, state::WHOLE);
+        return true;
+    }
+    words.add(header::LEDGER_LOST, 1);
+    false
+}
+
+pub(super) fn take(words: &Words, lengths: Lengths, kind: Kind, key: u64) -> Option<Taken> {
+    let owner = owner(kind);
+    for row in rows(lengths, owner, key) {
+        let start = place(row);
+        match words.get(start + ledger::STATE) {
+            state::FREE => return None,
+            state::WHOLE => {}
+            _ => continue,
+        }
+        let is_it =
+            || words.get(start + ledger::OWNER) == owner && words.get(start + ledger::KEY) == key;
+        if !is_it() || !words.swap(start + ledger::STATE, state::WHOLE, state::ENDING) {
+            continue;
+        }
+        // Between the look and the step the row may have become another's.
+        if is_it() {
+            let bytes = words.get(start + ledger::BYTES);
+            return Some(Taken { row, bytes });
+        }
+        words.set(start + ledger::STATE, state::WHOLE);
+    }
+    None
+}
+
+pub(super) fn end(words: &Words, taken: Taken) {
+    words.set(place(taken.row) + ledger::STATE, state::ENDED);
+}
+
+pub(super) fn restore(words: &Words, taken: Taken) {
+    words.set(place(taken.row) + ledger::STATE, state::WHOLE);
+}
+
+pub(super) fn view(words: &Words, lengths: Lengths) -> LedgerView {
+    let mut view = LedgerView {
+        lost: words.get(header::LEDGER_LOST),
+        ..LedgerView::default()
+    };
+    for row in 0..lengths.ledger_rows {
+        let start = place(row);
+        let found = words.get(start + ledger::STATE);
+        if matches!(found, state::FREE | state::ENDED) {
+            continue;
+        }
+        let serial = words.get(start + ledger::SERIAL);
+        let entry = entry(words, start, found);
+        // Another thing may have come in while the row was being read.
+        let is_same = words.get(start + ledger::STATE) == found
+            && words.get(start + ledger::SERIAL) == serial;
+        match entry {
+            Some(entry) if is_same => view.entries.push(entry),
+            Some(_) | None => view.unreadable += 1,
+        }
+    }
+    view.entries.sort_by_key(|entry| entry.serial);
+    view
+}
+
+fn entry(words: &Words, start: usize, found: u64) -> Option<LedgerEntry> {
+    if !matches!(found, state::WHOLE | state::ENDING) {
+        return None;
+    }
+    let owner = words.get(start + ledger::OWNER);
+    Some(LedgerEntry {
+        kind: Kind::checked(owner & 0xffff_ffff)?,
+        key: words.get(start + ledger::KEY),
+        bytes: words.get(start + ledger::BYTES),
+        site: SiteId::checked(words.get(start + ledger::SITE))?,
+        nth: words.get(start + ledger::NTH),
+        serial: words.get(start + ledger::SERIAL),
+        pid: (owner >> 32) as u32,
+        path: words.text(start + ledger::PATH, PATH_BYTES),
+        caller: words.text(start + ledger::CALLER, CALLER_BYTES),
+        is_ending: found == state::ENDING,
+    })
+}
+
+fn owner(kind: Kind) -> u64 {
+    let pid = getpid().as_raw_pid() as u32;
+    u64::from(pid) << 32 | kind as u64
+}
+
+fn place(row: usize) -> usize {
+    LEDGER + row * ledger::WORDS
+}
+
+/// The rows in which a key may lie, in order.
+fn rows(lengths: Lengths, owner: u64, key: u64) -> impl Iterator<Item = usize> {
+    let count = lengths.ledger_rows;
+    let mixed = (key ^ owner.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let first = (mixed >> 32) as usize;
+    (0..count.min(MAX_PROBES)).map(move |step| (first + step) % count)
+}

@@ -1,0 +1,117 @@
+//! The mapping, reached as bounds-checked atomic words.
+#![allow(unsafe_code)]
+
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A shared mapping. The other side may write anything into it at any time, so nothing read from it is trusted.
+#[derive(Debug)]
+pub(super) struct Words {
+    start: NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: the mapping lives as long as the value, belongs to no thread, and is only reached through atomics.
+unsafe impl Send for Words {}
+// SAFETY: as above; every access is atomic, so shared references from several threads cannot race.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Maps the first `count` words of a file that is at least that long and sealed against shrinking.
+    pub(super) fn map(file: BorrowedFd<'_>, count: usize) -> Result<Words, Errno> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours. The file is sealed
+        // against shrinking, so its pages cannot vanish below the mapping.
+        let start = unsafe {
+            mmap(
+                null_mut(),
+                count * 8,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Words { start, count })
+    }
+
+    /// The word at an index.
+    #[inline]
+    pub(super) fn at(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.count, "word {index} lies outside the mapping");
+        // SAFETY: the index is inside the mapping, which is page-aligned, readable, writable and lives as long as
+        // `self`; other processes change the word only atomically.
+        unsafe { self.start.add(index).as_ref() }
+    }
+
+    /// The value at an index.
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> u64 {
+        self.at(index).load(Ordering::Acquire)
+    }
+
+    /// Stores a value; stores before it are visible to whoever sees it.
+    #[inline]
+    pub(super) fn set(&self, index: usize, value: u64) {
+        self.at(index).store(value, Ordering::Release);
+    }
+
+    /// Adds to a counter; what it was.
+    #[inline]
+    pub(super) fn add(&self, index: usize, value: u64) -> u64 {
+        self.at(index).fetch_add(value, Ordering::AcqRel)
+    }
+
+    /// Puts a value in place of another; whether the other was there.
+    pub(super) fn swap(&self, index: usize, from: u64, to: u64) -> bool {
+        let swapped =
+            self.at(index)
+                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        swapped.is_ok()
+    }
+
+    /// Takes the next of so many rows; the number that were taken before does not say how many there are.
+    pub(super) fn take_row(&self, next: usize, rows: usize) -> Option<usize> {
+        let row = usize::try_from(self.add(next, 1)).ok()?;
+        (row < rows).then_some(row)
+    }
+
+    /// Stores bytes, cut to `words` words and padded with zeros.
+    pub(super) fn set_bytes(&self, index: usize, words: usize, bytes: &[u8]) {
+        for word in 0..words {
+            let mut value = [0u8; 8];
+            let rest = bytes.get(word * 8..).unwrap_or(&[]);
+            let length = rest.len().min(8);
+            value[..length].copy_from_slice(&rest[..length]);
+            self.set(index + word, u64::from_le_bytes(value));
+        }
+    }
+
+    /// Reads bytes into a buffer of whole words.
+    pub(super) fn bytes(&self, index: usize, into: &mut [u8]) {
+        for (word, chunk) in into.chunks_mut(8).enumerate() {
+            chunk.copy_from_slice(&self.get(index + word).to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    /// The text in a field of zero-padded bytes, with what is no text replaced.
+    pub(super) fn text(&self, index: usize, bytes: usize) -> String {
+        let mut buffer = vec![0; bytes];
+        self.bytes(index, &mut buffer);
+        let end = buffer.iter().position(|byte| *byte == 0);
+        buffer.truncate(end.unwrap_or(bytes));
+        String::from_utf8_lossy(&buffer).into_owned()
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one mapped by `map`; references into it borrow `self` and are gone.
+        // A failure leaves the mapping in place, which harms nothing.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.count * 8) };
+    }
+}
