@@ -1,11 +1,11 @@
 //! The nearest of some words, for messages that propose what was meant.
 
-/// The word that needs the fewest edits, if that is at most a third of its length (and at least one edit is forgiven).
+/// The word that needs the fewest edits, if these are at most a third of its letters (one edit is always forgiven).
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (edits, found) = known
         .map(|candidate| (distance(word, candidate), candidate))
         .min_by_key(|(edits, candidate)| (*edits, *candidate))?;
-    (edits <= (found.len().max(word.len()) / 3).max(1)).then_some(found)
+    (edits <= (found.len() / 3).max(1)).then_some(found)
 }
 
 /// Insertions, deletions and replacements between two words, case apart. Words longer than any name are cut: a plan is
