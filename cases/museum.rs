@@ -93,6 +93,7 @@ const EXHIBITS: &[Exhibit] = &[
         &[Progress, Typed],
     ),
     exhibit("M28", "concurrency::views_while_models_go", &[Data]),
+    exhibit("M29", "concurrency::request_cancelled", &[Vram]),
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
 ];
 
