@@ -50,7 +50,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Whether the subject's own doing brings it, in less time than it takes to look: it then runs in slices while it is waited for.
+    /// Whether the subject's own doing brings it, in less time than it takes to look: it then stands still at every system call
+    /// while it is waited for.
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
         match self {
@@ -59,6 +60,19 @@ impl Moment {
             | Self::DeviceLacks { .. }
             | Self::Written { .. } => true,
             Self::Answered { .. } | Self::Passed(_) => false,
+        }
+    }
+
+    /// Whether other lanes bring it, and not the clock: what is done then must not come when they are through.
+    #[must_use]
+    pub fn is_brought(&self) -> bool {
+        match self {
+            Self::Answered { .. }
+            | Self::Begun { .. }
+            | Self::DeviceHolds { .. }
+            | Self::DeviceLacks { .. }
+            | Self::Written { .. } => true,
+            Self::Passed(_) => false,
         }
     }
 }

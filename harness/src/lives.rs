@@ -5,7 +5,7 @@ use crate::{
     crash::Deadly,
     device::DeviceReading,
     invariants,
-    observation::{Outcome, Run, StepRecord},
+    observation::{LaneStep, Outcome, Run, StepRecord},
     probe::PeakVerdict,
     subject::Killed,
     world::Event,
@@ -63,6 +63,16 @@ impl Run {
         steps.filter_map(StepRecord::landed_in_a_verb).collect()
     }
 
+    /// For everything that was to be done to lanes at a moment that they bring, whether it was.
+    #[must_use]
+    pub fn moments(&self) -> Vec<bool> {
+        let steps = self.lives().flat_map(Self::judged_steps);
+        steps
+            .flat_map(StepRecord::lane_steps)
+            .filter_map(|step| step.landed)
+            .collect()
+    }
+
     /// Everything that was not measured: a run with doubts is inconclusive unless it is red anyway.
     #[must_use]
     pub fn all_doubts(&self) -> Vec<String> {
@@ -76,6 +86,7 @@ impl Run {
         }
         doubts.extend(self.late_cancellations());
         doubts.extend(self.cufile_fault_never_met());
+        doubts.extend(self.late_in_lanes());
         let landed = self.signals();
         if !landed.is_empty() && !landed.contains(&true) {
             doubts.push(format!(
@@ -116,6 +127,51 @@ impl Run {
                 DeviceReading::Absent | DeviceReading::Nvml(_) => false,
             });
         (!met).then(|| format!("the subject never met what is wrong with cuFile: {cufile}"))
+    }
+
+    /// What was done to lanes only when they were through, each time that it was tried.
+    fn late_in_lanes(&self) -> Vec<String> {
+        /// Where each of them was tried, and whether it ever landed.
+        struct Tries<'a> {
+            lanes: &'a Action,
+            step: &'a LaneStep,
+            places: Vec<String>,
+            landed: bool,
+        }
+        let mut tried: Vec<Tries<'_>> = Vec::new();
+        for record in self.lives().flat_map(Self::judged_steps) {
+            for step in record.lane_steps() {
+                let Some(landed) = step.landed else { continue };
+                let same = tried.iter_mut().find(|tries| {
+                    *tries.lanes == record.action
+                        && (tries.step.lane, tries.step.number) == (step.lane, step.number)
+                });
+                match same {
+                    Some(tries) => {
+                        tries.places.push(record.place());
+                        tries.landed |= landed;
+                    }
+                    None => tried.push(Tries {
+                        lanes: &record.action,
+                        step,
+                        places: vec![record.place()],
+                        landed,
+                    }),
+                }
+            }
+        }
+        tried.retain(|tries| !tries.landed);
+        let doubt = |tries: Tries<'_>| {
+            format!(
+                "{}, lane {}, {} ({}): in {} tries its moment never came while the subject was at work",
+                tries.places.join(" and "),
+                tries.step.lane,
+                tries.step.number,
+                tries.step.action.label(),
+                tries.places.len()
+            )
+        };
+        tried.into_iter().map(doubt).collect()
     }
 
     fn own_doubts(&self) -> Vec<String> {
@@ -164,6 +220,24 @@ impl StepRecord {
                 Some((*signal, killed))
             }
             _ => None,
+        }
+    }
+
+    /// What its lanes did.
+    #[must_use]
+    pub fn lane_steps(&self) -> &[LaneStep] {
+        match &self.outcome {
+            Outcome::Together(steps) => steps,
+            Outcome::Done
+            | Outcome::Freed(_)
+            | Outcome::Served(_)
+            | Outcome::ReadBack(_)
+            | Outcome::Held(_)
+            | Outcome::Viewed(_)
+            | Outcome::Failed(_)
+            | Outcome::Killed(_)
+            | Outcome::Misbehaved(_)
+            | Outcome::NotRun => &[],
         }
     }
 

@@ -140,6 +140,8 @@ pub struct LaneStep {
     pub wall: Duration,
     /// What every tensor of its model has to contain.
     pub expected: BTreeMap<String, Digest>,
+    /// For what was done to other lanes at a moment that these bring: whether the moment came, and it was done, before they were through.
+    pub landed: Option<bool>,
 }
 
 /// A step of the run or of one of its lanes.

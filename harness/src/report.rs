@@ -45,10 +45,11 @@ pub fn line(run: &Run, name: &str, verdict: &Verdict) -> String {
     if let Some(over) = run.peak_over_baseline_bytes() {
         let _ = write!(text, "  peak {:+.1} MiB", over as f64 / MIB as f64);
     }
-    let signals = run.signals();
-    if !signals.is_empty() {
-        let landed = signals.iter().filter(|landed| **landed).count();
-        let _ = write!(text, "  signals {landed} of {} in time", signals.len());
+    for (what, landed) in [("signals", run.signals()), ("moments", run.moments())] {
+        if !landed.is_empty() {
+            let in_time = landed.iter().filter(|landed| **landed).count();
+            let _ = write!(text, "  {what} {in_time} of {} in time", landed.len());
+        }
     }
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         if let (Some(before), Some(after)) =
@@ -291,6 +292,7 @@ mod tests {
             outcome,
             wall: Duration::ZERO,
             expected: BTreeMap::new(),
+            landed: None,
         };
         let failed = Outcome::Failed(ErrorReply {
             kind: ErrorKind::Io,

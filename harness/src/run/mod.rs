@@ -9,6 +9,7 @@ mod disturb;
 mod events;
 mod reach;
 mod readings;
+mod runner;
 mod session;
 mod step;
 mod together;

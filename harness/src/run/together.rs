@@ -1,138 +1,201 @@
 //! Lanes: several requests at a time, from one thread that only ever waits for answers and for moments.
 
-use super::session::{Session, Stop};
+use super::{
+    runner::{Asked, Beginning, Bytes, Runner, Standstill, came_in_time, is_asked, is_at_work},
+    session::{Session, Stop},
+};
 use crate::{
-    case::{Action, Expect, Step},
+    case::Action,
     error::HarnessError,
     lanes::{Lane, MOST_LANES, Moment},
     observation::{LaneStep, Outcome},
     probe::WriteMeter,
-    subject::CallOutcome,
+    subject::{CallOutcome, Stepped, Until},
 };
-use spillproof_protocol::{CancelArgs, Digest, Request, StatusReply};
+use spillproof_protocol::{CancelArgs, Digest, Request};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    thread::{self, Scope},
     time::{Duration, Instant},
 };
 
 /// How often it is looked whether a moment has come.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
-/// A lane at work.
-struct Runner<'a> {
-    steps: &'a [Step],
-    /// Steps that have been begun.
-    begun: usize,
-    /// Steps that are over.
-    answered: usize,
-    asked: Option<Asked>,
-    /// What it asked last.
-    last_id: u64,
+/// Twice what a subject has to be quiet at first: whoever walks a map makes no system calls.
+const LONGEST_QUIET: Duration = Duration::from_millis(1);
+
+/// How long a wish may go without an answer while those stand still who are at work: one of them may be in its way.
+const WISH_BOUND: Duration = Duration::from_millis(100);
+
+/// What became of an attempt to go on.
+enum Went {
+    On,
+    Nowhere,
+    Wrong(Outcome),
 }
 
-/// A request that has not been answered yet.
-struct Asked {
-    id: u64,
-    request: Request,
-    started: Instant,
-    expected: BTreeMap<String, Digest>,
+/// All lanes at work.
+struct Together<'l, 'd, 'scope> {
+    runners: Vec<Runner<'l>>,
+    beginning: Beginning<'d>,
+    /// The subject, while it is to stand still now and then.
+    stepped: Option<Stepped<'scope>>,
+    /// For how long it has to be quiet to be in the middle of something; less with every try.
+    quiet: Duration,
+    done: Vec<LaneStep>,
 }
 
-/// What was when the lanes began.
-struct Beginning {
-    at: Instant,
-    device_bytes: u64,
-    meter: WriteMeter,
-    written_bytes: u64,
-    status: StatusReply,
-}
-
-/// What lanes wait for, as it is now.
-#[derive(Default)]
-struct Seen {
-    device_bytes: Option<u64>,
-    written_bytes: Option<u64>,
-}
-
-impl Session<'_> {
+impl<'a> Session<'a> {
     /// Runs lanes until all are through. A finding ends them all.
     pub(super) fn together(&mut self, lanes: &[Lane]) -> Result<Outcome, Stop> {
         if lanes.len() > MOST_LANES {
             let reason = format!("{} lanes, {MOST_LANES} are the most", lanes.len());
             return Err(HarnessError::Case(reason).into());
         }
-        let meter = self.sandbox.write_meter();
+        let pid = self.subject.pid();
+        let mut steps = lanes.iter().flat_map(|lane| &lane.steps);
+        // To find out which takes a synchronous write.
+        let meter = if steps.any(|step| matches!(step.action, Action::Wait(Moment::Written { .. })))
+        {
+            self.sandbox.write_meter()
+        } else {
+            WriteMeter::Pages
+        };
         let beginning = Beginning {
             at: Instant::now(),
-            device_bytes: self.device_bytes()?,
-            meter,
-            written_bytes: meter.read(self.subject.pid())?,
+            bytes: Bytes {
+                device: self.device,
+                pid,
+                used_bytes: self.device.glance_used_bytes().unwrap_or(0),
+                meter,
+                written_bytes: meter.read(pid)?,
+            },
             status: self.status()?,
         };
-        let runner = |lane| Runner {
-            steps: lane,
-            begun: 0,
-            answered: 0,
-            asked: None,
-            last_id: 0,
-        };
-        let mut runners: Vec<Runner<'_>> =
-            lanes.iter().map(|lane| runner(&lane.steps[..])).collect();
-        let mut done = Vec::new();
+        let runners = lanes.iter().map(|lane| Runner::new(&lane.steps)).collect();
+        let done = thread::scope(|scope| {
+            let mut all = Together {
+                runners,
+                beginning,
+                stepped: None,
+                quiet: LONGEST_QUIET,
+                done: Vec::new(),
+            };
+            let wrong = self.run_lanes(&mut all, scope)?;
+            Ok::<_, Stop>(wrong.map_or(Ok(all.done), Err))
+        })?;
+        match done {
+            Ok(done) => {
+                self.agree_on_models(lanes)?;
+                Ok(Outcome::Together(done))
+            }
+            Err(wrong) => Ok(wrong),
+        }
+    }
+
+    /// Until all lanes are through; what went wrong before.
+    fn run_lanes<'d: 'scope, 'scope>(
+        &mut self,
+        all: &mut Together<'_, 'd, 'scope>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Option<Outcome>, Stop> {
         loop {
-            let fleeting = is_fleeting(&runners);
-            // Read while the subject runs: it may hold the lock of an emulated device when it stands still.
-            let seen = self.seen(&runners, beginning.meter)?;
-            if fleeting {
-                self.subject.stand_still();
+            if Standstill::wanted(&all.runners).is_none() {
+                all.stepped = None;
+            } else if all.stepped.is_none() {
+                let stepped = self.subject.step(scope);
+                all.stepped = Some(stepped.map_err(HarnessError::system("thread"))?);
             }
-            let went = self.all_go_on(&mut runners, &beginning, &seen, &mut done);
-            if fleeting {
-                self.subject.go_on(is_fleeting(&runners));
+            // What was answered before it stood still is over.
+            if all.stepped.is_some()
+                && let Some(wrong) = self.take_all(all)?
+            {
+                return Ok(Some(wrong));
             }
-            let went_on = match went? {
+            let went_on = match self.all_go_on(all)? {
                 Went::On => true,
                 Went::Nowhere => false,
-                Went::Wrong(outcome) => return Ok(outcome),
+                Went::Wrong(outcome) => return Ok(Some(outcome)),
             };
-            if runners.iter().all(Runner::is_through) {
-                break;
+            if all.runners.iter().all(Runner::is_through) {
+                return Ok(None);
             }
-            if runners.iter().any(|runner| runner.asked.is_some()) {
-                match self.subject.answer(look_again(&runners)) {
-                    Ok(None) => {}
-                    Ok(Some((id, answer))) => {
-                        if let Some(wrong) = self.take(&mut runners, id, answer, &mut done)? {
-                            return Ok(wrong);
-                        }
-                    }
-                    Err(finding) => return Ok(Outcome::Misbehaved(finding)),
+            if all.runners.iter().all(|runner| runner.asked.is_none()) {
+                if !went_on {
+                    self.go_on_in_vain(all)?;
                 }
-            } else if !went_on {
-                // Nothing moves any more: what is waited for can no longer come.
-                let lane = runners.iter().position(|runner| runner.awaited().is_some());
-                if let Some(lane) = lane {
-                    runners[lane].pass(lane, &mut done);
-                }
+            } else if self.run_until_due(all) {
+                // It stands still.
+            } else if let Some(wrong) = self.take_one(all)? {
+                return Ok(Some(wrong));
             }
         }
-        self.agree_on_models(lanes)?;
-        Ok(Outcome::Together(done))
+    }
+
+    /// Lets the subject run until what it is to stand still for; false when it runs by itself, or has ended.
+    fn run_until_due<'d: 'scope, 'scope>(&self, all: &mut Together<'_, 'd, 'scope>) -> bool {
+        let wanted = Standstill::wanted(&all.runners);
+        let (Some(stepped), Some(wanted)) = (&all.stepped, wanted) else {
+            all.stepped = None;
+            return false;
+        };
+        let mut at_the_latest = Instant::now() + self.run.case.limits.call;
+        let until = match &wanted {
+            Standstill::Moments(moments) => {
+                let (bytes, moments) = (all.beginning.bytes, moments.clone());
+                Until::Come(Box::new(move || {
+                    moments.iter().any(|moment| bytes.have_come(*moment))
+                }))
+            }
+            Standstill::Act => {
+                all.quiet /= 2;
+                Until::Quiet(all.quiet)
+            }
+            Standstill::Wish => {
+                at_the_latest = Instant::now() + WISH_BOUND;
+                Until::Answered
+            }
+        };
+        let stands_still = stepped.run(until, at_the_latest);
+        if !stands_still {
+            all.stepped = None;
+        }
+        let has_taken_all = self.subject.has_taken_all();
+        let runners = all.runners.iter_mut();
+        for asked in runners.filter_map(|runner| runner.asked.as_mut()) {
+            asked.taken_up |= has_taken_all;
+            asked.first &= Instant::now() < at_the_latest;
+        }
+        stands_still
+    }
+
+    /// Nothing moves any more: what is waited for can no longer come, and nobody is there to whom something is done.
+    fn go_on_in_vain(&mut self, all: &mut Together<'_, '_, '_>) -> Result<(), Stop> {
+        for (lane, runner) in all.runners.iter_mut().enumerate() {
+            if let Some(moment) = runner.awaited() {
+                runner.go_past(moment, lane, false, &mut all.done);
+                return Ok(());
+            }
+        }
+        for (lane, runner) in all.runners.iter_mut().enumerate() {
+            if let Some(step) = runner.next() {
+                self.disturb(&step.action)?;
+                self.account(&step.action, &Outcome::Done)?;
+                runner.act(lane, false, &mut all.done);
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Begins every step that can be begun now.
-    fn all_go_on(
-        &mut self,
-        runners: &mut [Runner<'_>],
-        beginning: &Beginning,
-        seen: &Seen,
-        done: &mut Vec<LaneStep>,
-    ) -> Result<Went, Stop> {
+    fn all_go_on(&mut self, all: &mut Together<'_, '_, '_>) -> Result<Went, Stop> {
         let mut went = Went::Nowhere;
         loop {
             let mut went_on = false;
-            for lane in 0..runners.len() {
-                match self.go_on(runners, lane, beginning, seen, done)? {
+            for lane in 0..all.runners.len() {
+                match self.go_on(all, lane)? {
                     Went::On => went_on = true,
                     Went::Nowhere => {}
                     Went::Wrong(outcome) => return Ok(Went::Wrong(outcome)),
@@ -146,50 +209,62 @@ impl Session<'_> {
     }
 
     /// Begins a lane's next step, if it can be begun.
-    fn go_on(
-        &mut self,
-        runners: &mut [Runner<'_>],
-        lane: usize,
-        beginning: &Beginning,
-        seen: &Seen,
-        done: &mut Vec<LaneStep>,
-    ) -> Result<Went, Stop> {
-        let Some(step) = runners[lane].next() else {
+    fn go_on(&mut self, all: &mut Together<'_, '_, '_>, lane: usize) -> Result<Went, Stop> {
+        let Some(step) = all.runners[lane].next() else {
             return Ok(Went::Nowhere);
         };
         let request = match &step.action {
             Action::Wait(moment) => {
-                if !has_come(*moment, runners, beginning, seen) {
+                if !all.beginning.has_come(*moment, &all.runners) {
                     return Ok(Went::Nowhere);
                 }
-                runners[lane].pass(lane, done);
+                let came = match moment {
+                    // What is so once the work is done is no moment of it.
+                    Moment::DeviceHolds { .. }
+                    | Moment::DeviceLacks { .. }
+                    | Moment::Written { .. } => is_at_work(&all.runners),
+                    Moment::Answered { .. } | Moment::Begun { .. } | Moment::Passed(_) => true,
+                };
+                all.runners[lane].go_past(*moment, lane, came, &mut all.done);
                 return Ok(Went::On);
             }
             Action::Cancel { lane: other } => {
-                let id = runners.get(*other).map_or(0, |runner| runner.last_id);
+                let id = all.runners.get(*other).map_or(0, |runner| runner.last_id);
                 Some(Request::Cancel(CancelArgs { id }))
             }
             Action::Together(_) => {
                 return Err(HarnessError::Case("lanes within lanes".into()).into());
             }
-            action => self.request_for(action, &beginning.status)?,
+            action => self.request_for(action, &all.beginning.status)?,
         };
         let Some(request) = request else {
+            if all.runners[lane].acts() {
+                if all.stepped.is_none() || !is_at_work(&all.runners) {
+                    return Ok(Went::Nowhere);
+                }
+            } else {
+                // Who else uses the device may have to wait for the subject.
+                all.stepped = None;
+            }
             self.disturb(&step.action)?;
             self.account(&step.action, &Outcome::Done)?;
-            runners[lane].pass(lane, done);
+            let in_time = is_asked(&all.runners) && !self.subject.has_answered();
+            all.runners[lane].act(lane, in_time, &mut all.done);
             return Ok(Went::On);
         };
         let expected = self.expected_in_lane(&step.action)?;
         match self.subject.begin(&request, self.run.case.limits.call) {
             Ok(id) => {
-                runners[lane].begun += 1;
-                runners[lane].last_id = id;
-                runners[lane].asked = Some(Asked {
+                let runner = &mut all.runners[lane];
+                runner.begun += 1;
+                runner.last_id = id;
+                runner.asked = Some(Asked {
                     id,
+                    first: matches!(request, Request::Cancel(_)) && all.stepped.is_some(),
                     request,
                     started: Instant::now(),
                     expected,
+                    taken_up: false,
                 });
                 Ok(Went::On)
             }
@@ -197,15 +272,44 @@ impl Session<'_> {
         }
     }
 
+    /// Takes every answer that has come.
+    fn take_all(&mut self, all: &mut Together<'_, '_, '_>) -> Result<Option<Outcome>, Stop> {
+        while all.runners.iter().any(|runner| runner.asked.is_some()) {
+            match self.subject.answer(Some(Instant::now())) {
+                Ok(None) => break,
+                Ok(Some((id, answer))) => {
+                    if let Some(wrong) = self.take(all, id, answer)? {
+                        return Ok(Some(wrong));
+                    }
+                }
+                Err(finding) => return Ok(Some(Outcome::Misbehaved(finding))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the next answer, or until moments are looked for again.
+    fn take_one(&mut self, all: &mut Together<'_, '_, '_>) -> Result<Option<Outcome>, Stop> {
+        // Never while no lane waits for one.
+        let waits = all.runners.iter().any(|runner| runner.awaited().is_some());
+        match self
+            .subject
+            .answer(waits.then(|| Instant::now() + LOOK_EVERY))
+        {
+            Ok(None) => Ok(None),
+            Ok(Some((id, answer))) => self.take(all, id, answer),
+            Err(finding) => Ok(Some(Outcome::Misbehaved(finding))),
+        }
+    }
+
     /// Records an answer; what is wrong with its form ends the lanes.
     fn take(
         &mut self,
-        runners: &mut [Runner<'_>],
+        all: &mut Together<'_, '_, '_>,
         id: u64,
         answer: CallOutcome,
-        done: &mut Vec<LaneStep>,
     ) -> Result<Option<Outcome>, Stop> {
-        let mut lanes = runners.iter_mut().enumerate();
+        let mut lanes = all.runners.iter_mut().enumerate();
         let found = lanes.find_map(|(lane, runner)| {
             let asked = runner.asked.take_if(|asked| asked.id == id)?;
             Some((lane, runner, asked))
@@ -222,7 +326,16 @@ impl Session<'_> {
             return Ok(Some(outcome));
         }
         self.account(&step.action, &outcome)?;
-        done.push(LaneStep {
+        let landed = match (&step.action, &asked.request) {
+            (Action::Cancel { lane: other }, Request::Cancel(CancelArgs { id })) => {
+                let other = *other;
+                let cancelled = all.runners.get(other);
+                let in_time = cancelled.is_some_and(|one| came_in_time(*id, one, other, &all.done));
+                all.runners[lane].landed(in_time)
+            }
+            _ => None,
+        };
+        all.done.push(LaneStep {
             lane,
             number,
             action: step.action.clone(),
@@ -230,30 +343,9 @@ impl Session<'_> {
             outcome,
             wall: asked.started.elapsed(),
             expected: asked.expected,
+            landed,
         });
         Ok(None)
-    }
-
-    /// What a lane waits to see.
-    fn seen(&self, runners: &[Runner<'_>], meter: WriteMeter) -> Result<Seen, Stop> {
-        let mut seen = Seen::default();
-        for moment in runners.iter().filter_map(Runner::awaited) {
-            match moment {
-                Moment::DeviceHolds { .. } | Moment::DeviceLacks { .. } => {
-                    seen.device_bytes = Some(self.device_bytes()?);
-                }
-                Moment::Written { .. } => {
-                    seen.written_bytes = Some(meter.read(self.subject.pid())?);
-                }
-                Moment::Answered { .. } | Moment::Begun { .. } | Moment::Passed(_) => {}
-            }
-        }
-        Ok(seen)
-    }
-
-    fn device_bytes(&self) -> Result<u64, Stop> {
-        let reading = self.device.reading(&[self.subject.pid()])?;
-        Ok(reading.held_bytes().unwrap_or(0))
     }
 
     /// As [`Session::expected`]; a model that another lane is just loading has its first contents.
@@ -299,91 +391,5 @@ impl Session<'_> {
             }
         }
         Ok(())
-    }
-}
-
-fn has_come(moment: Moment, runners: &[Runner<'_>], beginning: &Beginning, seen: &Seen) -> bool {
-    let of =
-        |lane: usize, count: fn(&Runner<'_>) -> usize| runners.get(lane).map_or(usize::MAX, count);
-    let device = |come: &dyn Fn(u64) -> bool| seen.device_bytes.is_some_and(come);
-    match moment {
-        Moment::Answered { lane, steps } => of(lane, |runner| runner.answered) >= steps,
-        Moment::Begun { lane, steps } => of(lane, |runner| runner.begun) >= steps,
-        Moment::DeviceHolds { more_bytes } => {
-            device(&|bytes| bytes >= beginning.device_bytes + more_bytes)
-        }
-        Moment::DeviceLacks { fewer_bytes } => {
-            device(&|bytes| bytes + fewer_bytes <= beginning.device_bytes)
-        }
-        Moment::Written { bytes } => seen
-            .written_bytes
-            .is_some_and(|written| written >= beginning.written_bytes + bytes),
-        Moment::Passed(time) => beginning.at.elapsed() >= time,
-    }
-}
-
-/// Whether a lane waits for what is over before it is looked for, or asks for the end of what is.
-fn is_fleeting(runners: &[Runner<'_>]) -> bool {
-    runners.iter().any(|runner| {
-        let cancels = |asked: &Asked| matches!(asked.request, Request::Cancel(_));
-        runner.asked.as_ref().is_some_and(cancels)
-            || runner.awaited().is_some_and(|moment| moment.is_fleeting())
-    })
-}
-
-/// When moments are looked for again, at the latest; never while no lane waits for one.
-fn look_again(runners: &[Runner<'_>]) -> Option<Instant> {
-    let pause = match (
-        is_fleeting(runners),
-        runners.iter().find_map(Runner::awaited),
-    ) {
-        (true, _) => Duration::ZERO,
-        (false, Some(_)) => LOOK_EVERY,
-        (false, None) => return None,
-    };
-    Some(Instant::now() + pause)
-}
-
-/// What became of an attempt to go on.
-enum Went {
-    On,
-    Nowhere,
-    Wrong(Outcome),
-}
-
-impl<'a> Runner<'a> {
-    fn is_through(&self) -> bool {
-        self.answered == self.steps.len()
-    }
-
-    /// The next step, unless one is under way.
-    fn next(&self) -> Option<&'a Step> {
-        match self.asked {
-            Some(_) => None,
-            None => self.steps.get(self.answered),
-        }
-    }
-
-    fn awaited(&self) -> Option<Moment> {
-        match self.next()?.action {
-            Action::Wait(moment) => Some(moment),
-            _ => None,
-        }
-    }
-
-    /// Counts a step that needs no answer.
-    fn pass(&mut self, lane: usize, done: &mut Vec<LaneStep>) {
-        let Some(step) = self.next() else { return };
-        self.begun += 1;
-        self.answered += 1;
-        done.push(LaneStep {
-            lane,
-            number: self.answered,
-            action: step.action.clone(),
-            expect: Expect::Ok,
-            outcome: Outcome::Done,
-            wall: Duration::ZERO,
-            expected: BTreeMap::new(),
-        });
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     finding::{CallOutcome, Finding},
     reply,
+    taken::is_all_taken,
 };
 use nix::{
     errno::Errno,
@@ -56,13 +57,25 @@ pub(super) struct Client {
     answered: &'static str,
 }
 
-/// Tells whether answers have come that nobody has read yet.
-pub(super) struct Answers(io::Result<UnixStream>);
+/// Tells what has been read of what was sent, here and there.
+pub(super) struct Answers(pub(super) io::Result<UnixStream>);
 
 impl Answers {
     pub(super) fn have_come(&self) -> bool {
         let Ok(socket) = &self.0 else { return false };
         let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether the other side has read everything that was sent to it.
+    pub(super) fn has_taken_all(&self) -> bool {
+        self.0.as_ref().is_ok_and(is_all_taken)
+    }
+
+    /// Whether none will follow: the other side is closed.
+    pub(super) fn are_over(&self) -> bool {
+        let Ok(socket) = &self.0 else { return true };
+        let mut socket = [PollFd::new(socket.as_fd(), PollFlags::empty())];
         poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }

@@ -5,20 +5,18 @@
 
 use super::{
     Broken, ExitReport, Finding, Subject,
-    trace::{Next, Traced},
+    slices::Slices,
+    trace::{Next, Traced, Whom},
 };
-use crate::{crash::Deadly, settle::settle};
+use crate::crash::Deadly;
 use nix::{
     errno::Errno,
-    sys::{
-        signal::{Signal, kill},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use spillproof_protocol::Request;
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
@@ -26,12 +24,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-/// How long the subject runs between two looks.
-const SLICE: Duration = Duration::from_micros(60);
-
-/// How long its threads may take to stand still: one may be in an uninterruptible disk access.
-const STOP_BOUND: Duration = Duration::from_millis(200);
 
 /// How a subject that was sent a signal ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,26 +85,6 @@ impl Subject {
         Ok(Killed { landed, ..killed })
     }
 
-    /// Stops the subject; it answers nothing until it goes on.
-    pub(crate) fn stand_still(&self) {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        // Fails only for a process that is gone already.
-        if kill(pid, Signal::SIGSTOP).is_ok() {
-            settle(STOP_BOUND, || stands_still(&self.process).then_some(()));
-        }
-    }
-
-    /// Lets the subject go on, for a slice of time when it is to be stopped again.
-    pub(crate) fn go_on(&self, slice_only: bool) {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        // Fails only for a process that is gone already.
-        let _ = kill(pid, Signal::SIGCONT);
-        let started = Instant::now();
-        while slice_only && started.elapsed() < SLICE {
-            thread::yield_now();
-        }
-    }
-
     /// Sends the signal while nothing is asked of the subject, and waits for its end.
     pub fn kill_idle(&mut self, deadline: Duration, deadly: Deadly) -> Killed {
         let killed = self.end_by(deadly, None, deadline);
@@ -157,36 +129,22 @@ fn watch(
     let mut sent = None;
     let mut look = || {
         if is_late() {
-            return Next::LetGo;
+            return Next::Over;
         }
         if due() {
             sent = send(deadly.signal()).then(Instant::now);
-            return Next::LetGo;
+            return Next::Over;
         }
         Next::GoOn
     };
     match traced {
-        Ok(traced) => traced.run(look, is_late),
+        Ok(mut traced) => {
+            traced.run(Whom::All, look, |_| is_late());
+        }
         Err(_) => {
-            while send(Signal::SIGSTOP) {
-                settle(STOP_BOUND, || stands_still(process).then_some(()));
-                if look() == Next::LetGo || !send(Signal::SIGCONT) {
-                    break;
-                }
-                thread::sleep(SLICE);
-            }
-            send(Signal::SIGCONT);
+            let slices = Slices::stop(pid, process);
+            while look() == Next::GoOn && slices.run_one() {}
         }
     }
     sent
-}
-
-/// All threads are stopped, or the process has ended.
-fn stands_still(process: &OwnedFd) -> bool {
-    let flags =
-        WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    !matches!(
-        waitid(Id::PIDFd(process.as_fd()), flags),
-        Ok(WaitStatus::StillAlive)
-    )
 }

@@ -13,6 +13,9 @@ mod helper;
 mod interrupt;
 mod pidfd;
 mod reply;
+mod slices;
+mod stepped;
+mod taken;
 mod trace;
 mod tree;
 
@@ -21,6 +24,7 @@ pub use command::{Limits, SubjectCommand, TREE_VARIABLE};
 pub use finding::{CallOutcome, Finding, LeftProcess, Stream};
 pub(crate) use helper::Helper;
 pub use interrupt::Killed;
+pub(crate) use stepped::{Stepped, Until};
 
 use crate::{error::HarnessError, sandbox::Sandbox};
 use capture::{Capture, flood};
@@ -200,6 +204,16 @@ impl Subject {
         until: Option<Instant>,
     ) -> Result<Option<(u64, CallOutcome)>, Finding> {
         self.speak(|client, process| client.answer(until, process))
+    }
+
+    /// Whether a reply has come that nobody has read yet.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.client.answers().have_come()
+    }
+
+    /// Whether it has read everything that it was asked.
+    pub(crate) fn has_taken_all(&self) -> bool {
+        self.client.answers().has_taken_all()
     }
 
     fn speak<T>(

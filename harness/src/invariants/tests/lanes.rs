@@ -14,6 +14,7 @@ fn in_lanes(run: &mut Run) -> &mut Vec<LaneStep> {
         outcome: step.outcome,
         wall: step.wall,
         expected: step.expected,
+        landed: None,
     };
     let done = steps.into_iter().enumerate().map(lane).collect();
     let lanes = vec![Lane { steps: Vec::new() }; 2];
@@ -140,4 +141,54 @@ fn cancellations_that_all_came_late_are_a_doubt() {
     };
     done[0].outcome = failure(ErrorKind::Cancelled);
     assert!(!late(&run));
+}
+
+/// A run in which the same lanes were tried several times; each time something was done to them, in time or not.
+fn tried(landed: &[Option<bool>]) -> Run {
+    let mut run = clean();
+    let number = run.steps.len();
+    for (index, landed) in landed.iter().enumerate() {
+        let done = LaneStep {
+            lane: 1,
+            number: 2,
+            action: Action::Attack(Attack::Grow),
+            expect: Expect::Ok,
+            outcome: Outcome::Done,
+            wall: Duration::ZERO,
+            expected: BTreeMap::new(),
+            landed: *landed,
+        };
+        let lanes = Action::Together(vec![Lane { steps: Vec::new() }; 2]);
+        let outcome = Outcome::Together(vec![done]);
+        let mut record = step(lanes, outcome, MODEL_BYTES, MODEL_BYTES);
+        record.number = number + index + 1;
+        run.steps.push(record);
+    }
+    run
+}
+
+#[test]
+fn a_moment_in_lanes_that_was_missed_in_every_try_is_a_doubt() {
+    let doubts = |landed: &[Option<bool>]| {
+        let doubts = tried(landed).all_doubts().into_iter();
+        doubts
+            .filter(|doubt| doubt.contains("its moment never came"))
+            .collect::<Vec<_>>()
+    };
+    let missed = doubts(&[Some(false), Some(false)]);
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    assert!(missed[0].contains("in 2 tries"), "{missed:?}");
+    assert!(missed[0].contains("lane 1, 2"), "{missed:?}");
+    assert_eq!(doubts(&[Some(false)]).len(), 1);
+    assert_eq!(doubts(&[Some(false), Some(true)]), [""; 0]);
+    // By the clock, or nothing that is done to others.
+    assert_eq!(doubts(&[None, None]), [""; 0]);
+}
+
+#[test]
+fn moments_in_lanes_are_counted() {
+    let run = tried(&[Some(true), None, Some(false)]);
+    assert_eq!(run.moments(), [true, false]);
+    let line = crate::report::line(&run, "f::n", &crate::verdict::Verdict::Pass);
+    assert!(line.contains("moments 1 of 2 in time"), "{line}");
 }
