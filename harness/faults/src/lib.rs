@@ -7,6 +7,7 @@ mod plan;
 mod shared;
 mod signal;
 mod site;
+mod syscall;
 mod table;
 
 pub use error::{Domain, ERRORS, FaultError, names};
@@ -26,6 +27,7 @@ pub use site::{
     After, Effect, Failure, Key, Kind, Library, MAX_ARITY, Short, Site, SiteId, Size, Spelling,
     SpellingId, Target,
 };
+pub use syscall::site_of_syscall;
 pub use table::{SITE_COUNT, SITES, SPELLING_COUNT, SPELLINGS};
 
 /// The environment variable that names the shared memory to a subject: a path such as `/proc/PID/fd/N`.

@@ -158,7 +158,7 @@ impl Attached {
             start + receipt::TID,
             u64::from(gettid().as_raw_pid() as u32),
         );
-        words.set(start + receipt::SERIAL, words.add(header::SERIAL, 1) + 1);
+        words.set(start + receipt::SERIAL, words.next_serial());
         words.set(start + receipt::GENERATION, words.get(header::GENERATION));
         words.set(start + receipt::STATE, state::WHOLE);
     }

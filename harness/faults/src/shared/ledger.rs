@@ -53,7 +53,7 @@ pub(super) fn enter(words: &Words, lengths: Lengths, thing: &Entering<'_>) -> bo
         words.set(start + ledger::BYTES, thing.bytes);
         words.set(start + ledger::SITE, u64::from(thing.site.0));
         words.set(start + ledger::NTH, thing.nth);
-        words.set(start + ledger::SERIAL, words.add(header::SERIAL, 1) + 1);
+        words.set(start + ledger::SERIAL, words.next_serial());
         words.set_bytes(start + ledger::PATH, PATH_BYTES / 8, end_of(thing.path));
         words.set_bytes(start + ledger::CALLER, CALLER_BYTES / 8, thing.caller);
         words.set(start + ledger::STATE, state::WHOLE);

@@ -33,7 +33,7 @@ pub(super) fn record(words: &Words, lengths: Lengths, call: &Recorded<'_>) {
     words.set(start + trace::STATE, state::CLAIMED);
     let pid = getpid().as_raw_pid() as u32;
     let tid = gettid().as_raw_pid() as u32;
-    words.set(start + trace::SERIAL, words.add(header::SERIAL, 1) + 1);
+    words.set(start + trace::SERIAL, words.next_serial());
     words.set(start + trace::SITE, u64::from(call.site.0));
     words.set(start + trace::NTH, call.nth);
     words.set(start + trace::SIZE, call.size);

@@ -8,6 +8,8 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::layout::header;
+
 /// A shared mapping. The other side may write anything into it at any time, so nothing read from it is trusted.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -72,6 +74,11 @@ impl Words {
             self.at(index)
                 .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         swapped.is_ok()
+    }
+
+    /// The next serial number, from 1.
+    pub(super) fn next_serial(&self) -> u64 {
+        self.add(header::SERIAL, 1).wrapping_add(1)
     }
 
     /// Takes the next of so many rows; the number that were taken before does not say how many there are.
