@@ -81,3 +81,33 @@ impl Drop for Slices<'_> {
         let _ = kill(self.pid, Signal::SIGCONT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What a process does that runs in slices, and after the last.
+    use super::{
+        super::{pidfd::pidfd, trace::tests::Writers},
+        *,
+    };
+    use std::time::Instant;
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_process_does_nothing_between_slices_and_goes_on_after_the_last() {
+        let writers = Writers::start();
+        let process = pidfd(writers.pid().as_raw().cast_unsigned()).unwrap();
+        let slices = Slices::stop(writers.pid(), &process);
+        let more = writers.more_than(writers.total());
+        let started = Instant::now();
+        while !more() && started.elapsed() < BOUND {
+            assert!(slices.run_one());
+        }
+        let total = writers.total();
+        assert!(more());
+        assert!(slices.stands_still());
+        assert_eq!(writers.total(), total);
+        drop(slices);
+        assert!(writers.write_more_than(total));
+    }
+}
