@@ -8,28 +8,31 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     (edits <= (found.len() / 3).max(1)).then_some(found)
 }
 
-/// Insertions, deletions and replacements between two words, case apart. Words longer than any name are cut: a plan is
-/// untrusted, and nothing that long is near.
+/// Insertions, deletions, replacements and swaps of neighbours between two words, case apart. Words longer than any name
+/// are cut: a plan is untrusted, and nothing that long is near.
 fn distance(left: &str, right: &str) -> usize {
     let fold = |word: &str| -> Vec<u8> {
         let bytes = word.bytes().take(64);
         bytes.map(|byte| byte.to_ascii_lowercase()).collect()
     };
     let (left, right) = (fold(left), fold(right));
-    let mut previous: Vec<usize> = (0..=right.len()).collect();
-    for (row, from) in left.iter().enumerate() {
-        let mut current = vec![row + 1];
-        for (column, to) in right.iter().enumerate() {
-            let replaced = previous[column] + usize::from(from != to);
-            current.push(
-                replaced
-                    .min(previous[column + 1] + 1)
-                    .min(current[column] + 1),
-            );
+    // Optimal string alignment: a row for each prefix of the left word, a column for each of the right.
+    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
+    for row in 1..=left.len() {
+        let mut current = vec![row];
+        for column in 1..=right.len() {
+            let (from, to) = (left[row - 1], right[column - 1]);
+            let replaced = rows[row - 1][column - 1] + usize::from(from != to);
+            let one_more = rows[row - 1][column].min(current[column - 1]) + 1;
+            let mut edits = replaced.min(one_more);
+            if row > 1 && column > 1 && from == right[column - 2] && to == left[row - 2] {
+                edits = edits.min(rows[row - 2][column - 2] + 1);
+            }
+            current.push(edits);
         }
-        previous = current;
+        rows.push(current);
     }
-    previous[right.len()]
+    rows[left.len()][right.len()]
 }
 
 #[cfg(test)]
@@ -41,6 +44,7 @@ mod tests {
     fn a_typo_finds_its_word_and_noise_finds_none() {
         let known = || ["pwrite", "pread", "fsync", "cuMemAlloc"].into_iter();
         assert_eq!(nearest("pwirte", known()), Some("pwrite"));
+        assert_eq!(nearest("fsnyc", known()), Some("fsync"));
         assert_eq!(nearest("cumemaloc", known()), Some("cuMemAlloc"));
         assert_eq!(nearest("frobnicate", known()), None);
         assert_eq!(nearest(&"x".repeat(100_000), known()), None);

@@ -59,9 +59,10 @@ impl Signal {
         Some(Signal(found.1))
     }
 
-    /// All of them, with names.
+    /// All names, with and without `SIG`.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        SIGNALS.iter().map(|(name, _)| *name)
+        let names = SIGNALS.iter().map(|(name, _)| *name);
+        names.flat_map(|name| name.strip_prefix("SIG").into_iter().chain([name]))
     }
 
     /// Its number.

@@ -148,9 +148,17 @@ impl Shared {
         Ok((shared, file))
     }
 
-    /// Puts another plan in place of the present one and into force. Counts and receipts start anew.
+    /// Puts another plan in place of the present one and into force. Counts of rules and receipts start anew. A call that is
+    /// under way meanwhile may still leave a receipt of the plan before, which is not read, or be decided by parts of both.
     pub fn load(&mut self, plan: &Plan) -> Result<(), SharedError> {
         check(plan)?;
+        self.disarm();
+        let used = self.words.get(header::NEXT_RECEIPT);
+        for row in 0..used.min(MAX_RECEIPTS as u64) as usize {
+            let start = RECEIPTS + row * receipt::WORDS;
+            self.words.set(start + receipt::STATE, state::FREE);
+        }
+        self.words.set(header::NEXT_RECEIPT, 0);
         rules::store(&self.words, plan);
         self.rules = plan.rules.len();
         self.generation = self.words.get(header::GENERATION);
@@ -164,8 +172,7 @@ impl Shared {
 
     /// Puts the rules back into force; their counts go on from where they were.
     pub fn arm(&self) {
-        let bits = (0..self.rules).fold(0, |bits, index| bits | 1 << index);
-        self.words.set(header::ARMED, bits);
+        self.words.set(header::ARMED, rules::all(self.rules));
     }
 
     /// Switches the trace.
@@ -204,7 +211,7 @@ impl Shared {
             .collect()
     }
 
-    /// Receipts of the present plan, in order; the first [`MAX_RECEIPTS`] of all plans are kept.
+    /// Receipts of the present plan, in order; the first [`MAX_RECEIPTS`] are kept.
     pub fn receipts(&self) -> Vec<Receipt> {
         let taken = self.words.get(header::NEXT_RECEIPT);
         let rows = taken.min(MAX_RECEIPTS as u64) as usize;

@@ -47,12 +47,12 @@ pub(super) fn store(words: &Words, plan: &Plan) {
     }
     words.set(header::BY_PATH, by_path);
     words.set(header::BY_CALLER, by_caller);
-    words.set(header::ARMED, all(plan));
+    words.set(header::ARMED, all(plan.rules.len()));
 }
 
-/// The bits of all rules.
-pub(super) fn all(plan: &Plan) -> u64 {
-    (0..plan.rules.len()).fold(0, |bits, index| bits | 1 << index)
+/// The bits of so many rules.
+pub(super) fn all(rules: usize) -> u64 {
+    (0..rules).fold(0, |bits, index| bits | 1 << index)
 }
 
 fn place(index: usize) -> usize {

@@ -1,5 +1,5 @@
-//! The C library's file calls. Errors are those of the man pages (section 2, Linux man-pages 6), except faults of the
-//! program itself (EFAULT), most telling first.
+//! The C library's file calls. Errors are those of the man pages (Linux man-pages 6), most telling first, without what only
+//! a bad pointer gives (EFAULT), and with EIO of `msync`, which writes back as `fsync` does.
 
 use super::row::{collect, libc};
 use crate::error::{FaultError, names::*};
@@ -270,7 +270,8 @@ macro_rules! for_each_libc_site {
             lstat [lstat lstat64] = libc(2, STAT).on(Target::Path(0));
             fstat [fstat fstat64] = file(2, &[ENOMEM, EOVERFLOW, EBADF]);
             fstatat [fstatat fstatat64] = libc(4, STAT).on(AT);
-            statx [statx] = libc(5, STAT).on(AT);
+            statx [statx] =
+                libc(5, &[EACCES, ENOENT, ENOMEM, ENOTDIR, ELOOP, ENAMETOOLONG, EINVAL, EBADF]).on(AT);
             statfs [statfs statfs64] = libc(2, STATFS).on(Target::Path(0));
             fstatfs [fstatfs fstatfs64] = file(2, &[EIO, ENOSYS, EINTR, ENOMEM, EOVERFLOW, EBADF]);
             // What programs built against a glibc older than 2.33 call: a version goes first.
