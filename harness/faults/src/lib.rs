@@ -1,4 +1,22 @@
 //! Fault sites, fault plans, and the memory that the harness shares with the interposer inside each subject.
+//!
+//! # Fault model
+//! A fault is a call at the border of the engine (libc, the CUDA driver, cuFile) that fails, moves fewer bytes, takes
+//! longer, or raises a signal. [`SITES`] says of each function how its failure looks and which errors it can return: a call
+//! is never made to say what its documentation does not let it say, nor to lie about bytes that it moved.
+//! - A failing call is not made at all, or (`after`) it is made and then reported as failed. `close` is always made: Linux
+//!   frees the descriptor whatever it returns, so that an error before it would be a leak that no kernel shows.
+//! - libc's calls count only where they touch the *scope*, the directories of a case, so that counts do not depend on what a
+//!   runtime does elsewhere; a rule with `path=` counts calls on such paths anywhere. Calls of CUDA and cuFile always count.
+//! - Not modelled: errors that come later than the call that caused them, unless they are planned at the later call; a
+//!   handle or memory that a *failed* call still made; the third and later faults of one call; calls that pass no wrapped
+//!   symbol (static binaries, raw system calls by other means than `syscall`, io_uring).
+//!
+//! # Parts
+//! [`SITES`] and [`SPELLINGS`] are the one table, with [`for_each_libc_site`] and kin for who needs the symbols as
+//! identifiers. [`Plan`] is what a person writes, [`Shared`] the harness's side of the memory and [`Attached`] the subject's.
+//! What [`Attached`] does after [`Attached::open`] allocates nothing, locks nothing and calls no libc: its system calls are
+//! raw ones, so that no wrapped symbol is passed.
 
 mod error;
 mod glob;
@@ -7,7 +25,6 @@ mod plan;
 mod shared;
 mod signal;
 mod site;
-mod syscall;
 mod table;
 
 pub use error::{Domain, ERRORS, FaultError, names};
@@ -27,11 +44,10 @@ pub use site::{
     After, Effect, Failure, Key, Kind, Library, MAX_ARITY, Short, Site, SiteId, Size, Spelling,
     SpellingId, Target,
 };
-pub use syscall::site_of_syscall;
 pub use table::{SITE_COUNT, SITES, SPELLING_COUNT, SPELLINGS};
 
 /// The environment variable that names the shared memory to a subject: a path such as `/proc/PID/fd/N`.
 pub const FAULTS_VARIABLE: &str = "SPILLPROOF_FAULTS";
 
 /// How a process exits at its start when the interposer cannot attach it: never silently without faults.
-pub const NOT_ATTACHED_STATUS: i32 = 117;
+pub const NOT_ATTACHED_STATUS: i32 = 97;
