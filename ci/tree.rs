@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("harness/board", &[]),
     ("harness/faults", &[]),
+    ("harness/interposer", &["spillproof-faults"]),
     ("harness/protocol", &[]),
     ("harness", &["spillproof-board", "spillproof-protocol"]),
     ("fixtures/cuda-emulator", &["spillproof-board"]),
@@ -35,6 +36,14 @@ const ARROWS: &[(&str, &[&str])] = &[
 const TEST_ARROWS: &[(&str, &[&str])] = &[
     // Its own tests load it as a library from disk, so cargo must build it for them.
     ("fixtures/cuda-emulator", &["spillproof-cuda-emulator"]),
+    (
+        "harness/interposer",
+        &[
+            "spillproof-board",
+            "spillproof-cuda-emulator",
+            "spillproof-interposer",
+        ],
+    ),
     (
         "fixtures/subjects",
         &["spillproof-board", "spillproof-cuda-emulator"],

@@ -1,0 +1,236 @@
+//! One call of a wrapped function: what it means, its arguments, and doing it.
+#![allow(unsafe_code)]
+
+use std::mem::transmute;
+
+use spillproof_faults::{Failure, MAX_ARITY, Short, Site, SiteId, Size, SpellingId};
+
+use crate::real::Export;
+use crate::system_call;
+use crate::trampoline::ARGUMENT_REGISTERS;
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    address: usize,
+    bytes: usize,
+}
+
+impl Piece {
+    pub(crate) const NONE: Piece = Piece {
+        address: 0,
+        bytes: 0,
+    };
+}
+
+/// Most pieces of one call (`IOV_MAX`).
+pub(crate) const MAX_PIECES: usize = 1024;
+
+type Function = unsafe extern "C-unwind" fn(
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+    usize,
+) -> usize;
+
+/// A call that a wrapper received.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// What the wrapper is called.
+    wrapped: SpellingId,
+    /// What it means: another one for `syscall`.
+    meaning: SpellingId,
+    /// A `syscall`'s number; its arguments follow in `arguments` as those of the site it means.
+    number: Option<usize>,
+    arguments: [usize; MAX_ARITY],
+    /// The address that the call returns to.
+    pub(crate) caller: usize,
+}
+
+impl Call {
+    /// # Safety
+    /// The pointers must be to the argument registers and the stack words of a call of that spelling.
+    pub(crate) unsafe fn read(
+        spelling: SpellingId,
+        registers: *const usize,
+        stack: *const usize,
+        caller: usize,
+    ) -> Call {
+        let row = spelling.site().site();
+        let mut arguments = [0; MAX_ARITY];
+        // SAFETY: registers were all saved; a function of that many arguments has the rest of them on the stack.
+        unsafe {
+            for (index, argument) in arguments.iter_mut().enumerate() {
+                if index < ARGUMENT_REGISTERS {
+                    *argument = *registers.add(index);
+                } else if index < usize::from(row.arity) {
+                    *argument = *stack.add(index - ARGUMENT_REGISTERS);
+                }
+            }
+        }
+        let mut call = Call {
+            wrapped: spelling,
+            meaning: spelling,
+            number: None,
+            arguments,
+            caller,
+        };
+        if row.failure == Failure::RawSyscall {
+            call.number = Some(arguments[0]);
+            call.arguments.rotate_left(1);
+            call.meaning = system_call::meaning(arguments[0]).unwrap_or(spelling);
+        }
+        call
+    }
+
+    /// The function that the call means.
+    pub(crate) fn meaning(&self) -> SpellingId {
+        self.meaning
+    }
+
+    /// The site that the call means.
+    pub(crate) fn id(&self) -> SiteId {
+        self.meaning.site()
+    }
+
+    pub(crate) fn site(&self) -> &'static Site {
+        self.id().site()
+    }
+
+    /// Whether it is a system call that no site means.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.site().failure == Failure::RawSyscall
+    }
+
+    /// How it fails: `syscall` in its own way, whatever it means.
+    pub(crate) fn failure(&self) -> Failure {
+        match self.number {
+            Some(_) => Failure::RawSyscall,
+            None => self.site().failure,
+        }
+    }
+
+    pub(crate) fn argument(&self, index: u8) -> usize {
+        self.arguments
+            .get(usize::from(index))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// An argument of type `int`.
+    pub(crate) fn descriptor(&self, index: u8) -> i32 {
+        self.argument(index) as i32
+    }
+
+    /// The function behind the wrapper.
+    pub(crate) fn real(&self) -> Option<usize> {
+        Export::from(self.wrapped).real()
+    }
+
+    /// Calls it.
+    ///
+    /// # Safety
+    /// The arguments must be those that the wrapper received, or lawful ones in their place.
+    pub(crate) unsafe fn make(&self, real: usize) -> usize {
+        let [a, b, c, d, e, f, g, h, i] = self.arguments;
+        // SAFETY: the address is that of the function whose arguments these are; further ones are in registers and stack words
+        // that it does not look at.
+        unsafe {
+            let function: Function = transmute(real);
+            match self.number {
+                None => function(a, b, c, d, e, f, g, h, i),
+                Some(number) => function(number, a, b, c, d, e, f, g, h),
+            }
+        }
+    }
+
+    /// Makes it a call for at most so many bytes.
+    ///
+    /// # Safety
+    /// The arguments must be lawful; the call must be made before `pieces` is gone.
+    pub(crate) unsafe fn shorten(&mut self, bytes: u64, pieces: &mut [Piece; MAX_PIECES]) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        match self.site().short {
+            Short::None => {}
+            Short::Count { size_arg } => {
+                let size = &mut self.arguments[usize::from(size_arg)];
+                *size = bytes.min(*size);
+            }
+            Short::Vector { iov_arg, count_arg } => {
+                let mut left = bytes;
+                let mut count = 0;
+                // SAFETY: the caller's array has as many pieces as it says.
+                for piece in unsafe { self.pieces(iov_arg, count_arg) } {
+                    pieces[count] = Piece {
+                        address: piece.address,
+                        bytes: piece.bytes.min(left),
+                    };
+                    left -= pieces[count].bytes;
+                    count += 1;
+                    if left == 0 {
+                        break;
+                    }
+                }
+                self.arguments[usize::from(iov_arg)] = pieces.as_ptr() as usize;
+                self.arguments[usize::from(count_arg)] = count;
+            }
+        }
+    }
+
+    /// The bytes it is about, as far as known; what an argument points at is read.
+    ///
+    /// # Safety
+    /// The arguments must be lawful. For a size that is known after the call, the call must have succeeded.
+    pub(crate) unsafe fn size_bytes(&self, size: Size) -> u64 {
+        // SAFETY: lawful arguments are null or point at what the table says.
+        let bytes = unsafe {
+            match size {
+                Size::None => 0,
+                Size::Arg(index) => self.argument(index),
+                Size::Pointed(index) => self.pointed(index).unwrap_or(0),
+                Size::Vector { iov_arg, count_arg } => {
+                    let pieces = self.pieces(iov_arg, count_arg);
+                    pieces
+                        .iter()
+                        .fold(0, |sum: usize, piece| sum.saturating_add(piece.bytes))
+                }
+                Size::PitchTimes {
+                    pitch_arg,
+                    rows_arg,
+                } => {
+                    let pitch = self.pointed(pitch_arg).unwrap_or(0);
+                    pitch.saturating_mul(self.argument(rows_arg))
+                }
+            }
+        };
+        bytes as u64
+    }
+
+    /// The word that an argument points at.
+    ///
+    /// # Safety
+    /// The argument must be null or point at a word.
+    pub(crate) unsafe fn pointed(&self, index: u8) -> Option<usize> {
+        let pointer = self.argument(index) as *const usize;
+        // SAFETY: not null, and lawful by the caller's word.
+        (!pointer.is_null()).then(|| unsafe { pointer.read_unaligned() })
+    }
+
+    unsafe fn pieces(&self, iov_arg: u8, count_arg: u8) -> &[Piece] {
+        let address = self.argument(iov_arg) as *const Piece;
+        let count = self.argument(count_arg) as i32;
+        match usize::try_from(count) {
+            Ok(count) if !address.is_null() && count <= MAX_PIECES => {
+                // SAFETY: a lawful array of that many pieces.
+                unsafe { std::slice::from_raw_parts(address, count) }
+            }
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a call changes: the ledger, and what is remembered of descriptors and mappings.
+//!
+//! What ends is taken out of the ledger before the call, because its key may be another's, of another thread, before this call returns; a
+//! call that failed puts it back.
+#![allow(unsafe_code)]
+
+use spillproof_faults::{Attached, Effect, Entering, Key, Kind, Taken};
+
+use crate::call::Call;
+use crate::caller;
+use crate::path::PathText;
+use crate::{descriptor, mapping};
+
+/// `CLOSE_RANGE_CLOEXEC`: the descriptors stay open until the process becomes another.
+const CLOSE_ON_EXEC: usize = 4;
+
+/// Takes out of the ledger what the call is about to end.
+///
+/// # Safety
+/// The arguments must be lawful.
+pub(crate) unsafe fn begin(shared: &Attached, call: &Call) -> Option<Taken> {
+    match call.site().effect {
+        Effect::Ends { kind, key } => {
+            // SAFETY: lawful arguments; what ends is never told by a result.
+            let key = unsafe { key_of(call, key, 0) }?;
+            shared.take(kind, key)
+        }
+        Effect::Closes(index) => close(shared, call.descriptor(index)),
+        Effect::ClosesRange {
+            first_arg,
+            last_arg,
+        } => {
+            if last_arg.is_some() && call.argument(2) & CLOSE_ON_EXEC != 0 {
+                return None;
+            }
+            let last = last_arg.map_or(u32::MAX, |index| call.argument(index) as u32);
+            for number in descriptor::seen(call.argument(first_arg) as u32, last) {
+                end(shared, close(shared, number));
+            }
+            None
+        }
+        // `dup2` and `dup3` close what the number was before; `dup` has no second argument.
+        Effect::Duplicates if call.site().arity > 1 => {
+            let (from, to) = (call.descriptor(0), call.descriptor(1));
+            match from == to {
+                true => None,
+                false => close(shared, to),
+            }
+        }
+        Effect::Unmaps { address_arg } => {
+            let start = call.argument(address_arg);
+            if start.is_multiple_of(rustix::param::page_size()) {
+                unmap(shared, start, call.argument(address_arg + 1));
+            }
+            None
+        }
+        Effect::Maps => {
+            if call.descriptor(3) & libc::MAP_FIXED != 0 {
+                unmap(shared, call.argument(0), call.argument(1));
+            }
+            None
+        }
+        Effect::Nothing
+        | Effect::Makes { .. }
+        | Effect::Opens
+        | Effect::Duplicates
+        | Effect::DuplicatesByCommand => None,
+    }
+}
+
+/// Enters what a successful call has made. `nth` is its number in the scope, if it is there.
+///
+/// # Safety
+/// The arguments must be lawful, and the call must have succeeded with that result.
+pub(crate) unsafe fn finish(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
+    match call.site().effect {
+        Effect::Makes { kind, key } => {
+            // SAFETY: as above.
+            if let (Some(key), Some(nth)) = (unsafe { key_of(call, key, result) }, nth) {
+                // SAFETY: as above.
+                unsafe { enter(shared, call, kind, key, nth, None) };
+            }
+        }
+        Effect::Opens => open(shared, call, result, nth),
+        Effect::Duplicates if call.site().arity > 1 && call.descriptor(0) == call.descriptor(1) => {
+        }
+        Effect::Duplicates => open(shared, call, result, nth),
+        Effect::DuplicatesByCommand => match call.descriptor(1) {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => open(shared, call, result, nth),
+            _ => {}
+        },
+        Effect::Maps => {
+            if let Some(nth) = nth {
+                mapping::add(result, call.argument(1));
+                let file = Some(call.descriptor(4));
+                // SAFETY: as above.
+                unsafe { enter(shared, call, Kind::FileMapping, result as u64, nth, file) };
+            }
+        }
+        Effect::Nothing
+        | Effect::Ends { .. }
+        | Effect::Closes(_)
+        | Effect::ClosesRange { .. }
+        | Effect::Unmaps { .. } => {}
+    }
+}
+
+/// Strikes what was taken out.
+pub(crate) fn end(shared: &Attached, taken: Option<Taken>) {
+    if let Some(taken) = taken {
+        shared.end(taken);
+    }
+}
+
+fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
+    let number = result as i32;
+    // Closed unseen, inside libc, if it is still there.
+    end(shared, close(shared, number));
+    if let Some(nth) = nth {
+        let key = u64::from(number.unsigned_abs());
+        // SAFETY: a descriptor has no size, so no argument is looked at.
+        unsafe { enter(shared, call, Kind::Descriptor, key, nth, Some(number)) };
+    }
+}
+
+/// # Safety
+/// As [`finish`].
+unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, file: Option<i32>) {
+    let mut path = PathText::new();
+    if let Some(number) = file {
+        path.set_descriptor(number);
+    }
+    let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
+    shared.enter(&Entering {
+        kind,
+        key,
+        // SAFETY: as above.
+        bytes: unsafe { call.size_bytes(call.site().size) },
+        site: call.id(),
+        nth,
+        path: relative.unwrap_or_default(),
+        caller: caller::library_at(call.caller).as_bytes(),
+    });
+}
+
+fn close(shared: &Attached, number: i32) -> Option<Taken> {
+    descriptor::forget(number);
+    shared.take(Kind::Descriptor, u64::from(number.unsigned_abs()))
+}
+
+fn unmap(shared: &Attached, start: usize, bytes: usize) {
+    mapping::remove(start, bytes, |start| {
+        end(shared, shared.take(Kind::FileMapping, start as u64));
+    });
+}
+
+/// # Safety
+/// The arguments must be lawful, and for a key behind an argument the call must have succeeded.
+unsafe fn key_of(call: &Call, key: Key, result: usize) -> Option<u64> {
+    match key {
+        Key::Returned => Some(result as u64),
+        Key::Arg(index) => Some(call.argument(index) as u64),
+        // SAFETY: as above.
+        Key::Out(index) => unsafe { call.pointed(index) }.map(|word| word as u64),
+    }
+}

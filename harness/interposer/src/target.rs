@@ -1,0 +1,199 @@
+//! Which file a call is about.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char};
+
+use spillproof_faults::{Effect, Target};
+
+use crate::call::Call;
+use crate::path::PathText;
+use crate::{descriptor, mapping, maps};
+
+/// The paths of a call's files; the second is empty where there is none.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    pub(crate) first: PathText,
+    pub(crate) second: PathText,
+}
+
+impl Paths {
+    pub(crate) fn new() -> Paths {
+        Paths {
+            first: PathText::new(),
+            second: PathText::new(),
+        }
+    }
+}
+
+/// A descriptor, or a name relative to one.
+#[derive(Clone, Copy)]
+enum Place {
+    Open(i32),
+    Named { directory: i32, name: *const c_char },
+}
+
+/// Whether a call counts, by what is remembered of descriptors.
+///
+/// # Safety
+/// The arguments must be lawful.
+pub(crate) unsafe fn is_inside(call: &Call, scope: impl Fn(&[u8]) -> bool) -> bool {
+    match call.site().target {
+        Target::None => true,
+        Target::FdRange {
+            first_arg,
+            last_arg,
+        } => range(call, first_arg, last_arg).any(|number| is_descriptor_inside(number, &scope)),
+        Target::Mapping { address_arg } => is_mapping_inside(call, address_arg),
+        Target::Path(_)
+        | Target::PathAt { .. }
+        | Target::TwoPaths(..)
+        | Target::TwoPathsAt { .. }
+        | Target::Fd(_)
+        | Target::TwoFds(..) => places(call).into_iter().flatten().any(|place| match place {
+            Place::Open(number) => is_descriptor_inside(number, &scope),
+            // SAFETY: lawful arguments are null or terminated strings.
+            Place::Named { directory, name } => unsafe { is_name_inside(directory, name, &scope) },
+        }),
+    }
+}
+
+/// Whether a call counts, by what is true now, and the paths it is about.
+///
+/// # Safety
+/// The arguments must be lawful.
+pub(crate) unsafe fn look_up(
+    call: &Call,
+    scope: impl Fn(&[u8]) -> bool,
+    paths: &mut Paths,
+) -> bool {
+    match call.site().target {
+        Target::None => true,
+        Target::FdRange {
+            first_arg,
+            last_arg,
+        } => range(call, first_arg, last_arg).any(|number| {
+            paths.first.set_descriptor(number);
+            scope(paths.first.as_bytes())
+        }),
+        Target::Mapping { address_arg } => {
+            let first = &mut paths.first;
+            maps::find(call.argument(address_arg), |_, path| {
+                first.set_kernel_name(path);
+            });
+            is_mapping_inside(call, address_arg)
+        }
+        Target::Path(_)
+        | Target::PathAt { .. }
+        | Target::TwoPaths(..)
+        | Target::TwoPathsAt { .. }
+        | Target::Fd(_)
+        | Target::TwoFds(..) => {
+            let mut is_inside = false;
+            let texts = [&mut paths.first, &mut paths.second];
+            for (place, text) in places(call).into_iter().zip(texts) {
+                match place {
+                    None => continue,
+                    Some(Place::Open(number)) => {
+                        text.set_descriptor(number);
+                        descriptor::remember(number, scope(text.as_bytes()));
+                    }
+                    // SAFETY: lawful arguments are null or terminated strings.
+                    Some(Place::Named { directory, name }) => unsafe {
+                        text.set_named(directory, name);
+                    },
+                }
+                is_inside |= scope(text.as_bytes());
+            }
+            is_inside
+        }
+    }
+}
+
+/// The places that a call names.
+fn places(call: &Call) -> [Option<Place>; 2] {
+    let open = |index| {
+        let is_fileless =
+            call.site().effect == Effect::Maps && call.descriptor(3) & libc::MAP_ANONYMOUS != 0;
+        (!is_fileless).then(|| Place::Open(call.descriptor(index)))
+    };
+    let name = |index| call.argument(index) as *const c_char;
+    let named = |index| {
+        Some(Place::Named {
+            directory: libc::AT_FDCWD,
+            name: name(index),
+        })
+    };
+    let named_at = |directory, path| {
+        Some(Place::Named {
+            directory: call.descriptor(directory),
+            name: name(path),
+        })
+    };
+    match call.site().target {
+        Target::None | Target::FdRange { .. } | Target::Mapping { .. } => [None, None],
+        Target::Path(path) => [named(path), None],
+        Target::PathAt { dir_arg, path_arg } => [named_at(dir_arg, path_arg), None],
+        Target::TwoPaths(first, second) => [named(first), named(second)],
+        Target::TwoPathsAt {
+            first_dir_arg,
+            first_path_arg,
+            second_dir_arg,
+            second_path_arg,
+        } => [
+            named_at(first_dir_arg, first_path_arg),
+            named_at(second_dir_arg, second_path_arg),
+        ],
+        Target::Fd(number) => [open(number), None],
+        Target::TwoFds(first, second) => [open(first), open(second)],
+    }
+}
+
+/// The descriptors of a range that were ever seen.
+fn range(call: &Call, first_arg: u8, last_arg: Option<u8>) -> std::ops::RangeInclusive<i32> {
+    let last = last_arg.map_or(u32::MAX, |index| call.argument(index) as u32);
+    descriptor::seen(call.argument(first_arg) as u32, last)
+}
+
+fn is_mapping_inside(call: &Call, address_arg: u8) -> bool {
+    // Lengths stand behind addresses.
+    mapping::is_known(call.argument(address_arg), call.argument(address_arg + 1))
+}
+
+fn is_descriptor_inside(number: i32, scope: impl Fn(&[u8]) -> bool) -> bool {
+    descriptor::known(number).unwrap_or_else(|| {
+        let mut path = PathText::new();
+        path.set_descriptor(number);
+        let is_inside = scope(path.as_bytes());
+        descriptor::remember(number, is_inside);
+        is_inside
+    })
+}
+
+/// # Safety
+/// The name must be null or a terminated string.
+unsafe fn is_name_inside(
+    directory: i32,
+    name: *const c_char,
+    scope: impl Fn(&[u8]) -> bool,
+) -> bool {
+    if name.is_null() {
+        return false;
+    }
+    // SAFETY: not null, so a terminated string.
+    let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
+    if is_plain(bytes) {
+        return scope(bytes);
+    }
+    let mut path = PathText::new();
+    // SAFETY: as above.
+    unsafe { path.set_named(directory, name) };
+    scope(path.as_bytes())
+}
+
+/// Whether the name is what it means: absolute, without parts to leave out, and no link to a descriptor.
+fn is_plain(name: &[u8]) -> bool {
+    name.starts_with(b"/")
+        && !name.starts_with(b"/proc/")
+        && !name.starts_with(b"/dev/")
+        && !name.windows(2).any(|pair| pair == b"//" || pair == b"/.")
+}

@@ -1,0 +1,5 @@
+use libtest_mimic::Trial;
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![]
+}
+pub(crate) fn play(_: &str, _: &std::path::Path) {}

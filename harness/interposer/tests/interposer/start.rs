@@ -1,0 +1,75 @@
+//! A process that cannot join the harness ends at once, and says why.
+
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+use crate::stage::{Stage, VARIABLE, describe, said};
+use crate::trial;
+
+/// As in the interposer.
+const NOT_ATTACHED_STATUS: i32 = 97;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        trial(
+            "start::without_the_variable_a_process_ends_at_start",
+            || {
+                refuses(|command| command.env_remove(VARIABLE), "it is not set");
+            },
+        ),
+        trial(
+            "start::with_a_path_to_nothing_a_process_ends_at_start",
+            || {
+                refuses(
+                    |command| command.env(VARIABLE, "/nowhere/to/be/found"),
+                    "/nowhere/to/be/found: cannot open it",
+                );
+            },
+        ),
+        trial("start::with_another_file_a_process_ends_at_start", || {
+            refuses(
+                |command| command.env(VARIABLE, "/proc/self/exe"),
+                "/proc/self/exe: cannot open it",
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("file");
+            std::fs::write(&file, [0; 4096]).unwrap();
+            refuses(
+                |command| command.env(VARIABLE, &file),
+                "it is no memory of a harness",
+            );
+        }),
+        trial(
+            "start::a_process_that_joins_is_attached_once_and_keeps_no_descriptor",
+            joins,
+        ),
+    ]
+}
+
+fn refuses(change: impl FnOnce(&mut Command) -> &mut Command, reason: &str) {
+    let stage = Stage::new("");
+    let mut command = stage.command("/bin/echo");
+    command.arg("it ran");
+    change(&mut command);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let what = describe(&command, &output);
+    assert_eq!(output.status.code(), Some(NOT_ATTACHED_STATUS), "{what}");
+    assert!(
+        said.starts_with("spillproof: ") && said.contains(reason),
+        "{what}"
+    );
+    assert_eq!(said.lines().count(), 1, "{what}");
+    assert!(output.stdout.is_empty(), "{what}");
+    assert_eq!(stage.shared.attachments(), []);
+}
+
+fn joins() {
+    let stage = Stage::new("");
+    // Descriptors that this process was given go to both.
+    let plain = said(Command::new("/bin/ls").arg("/proc/self/fd"));
+    let joined = said(stage.command("/bin/ls").arg("/proc/self/fd"));
+    assert_eq!(joined, plain);
+    assert_eq!(stage.shared.attachments().len(), 1);
+}
