@@ -1,6 +1,6 @@
 //! Another process that holds device memory, so that running out is real.
 //!
-//! The program speaks lines: `leave BYTES`, `room BYTES`, `quit`; it answers `ok FREE_BYTES` or
+//! The program speaks lines: `leave BYTES`, `room BYTES`, `quit`; it answers `ok FREE_BYTES`, `ok FREE_BYTES exhausted` or
 //! `error TEXT`, and ends when its standard input closes.
 
 use crate::{error::HarnessError, subject::Helper};
@@ -19,6 +19,15 @@ use std::{
 
 /// How long a ballast may take to hold what it was asked to.
 const ANSWER_BOUND: Duration = Duration::from_secs(20);
+
+/// What is free once the ballast has done what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Device memory that nobody holds, bytes.
+    pub free_bytes: u64,
+    /// Whether the driver gave out not a single byte more: what is free lies in remains of its units.
+    pub exhausted: bool,
+}
 
 /// A running ballast; dropping it ends the process, which gives the memory back.
 #[derive(Debug)]
@@ -77,29 +86,29 @@ impl Ballast {
         self.failed
     }
 
-    /// Takes device memory, or gives it back, until `bytes` are free. Answers what is free then, bytes.
+    /// Takes device memory, or gives it back, until `bytes` are free. Answers what is free then.
     ///
     /// # Errors
     /// It could not, or did not answer in time.
-    pub fn leave(&mut self, bytes: u64) -> Result<u64, HarnessError> {
+    pub fn leave(&mut self, bytes: u64) -> Result<Left, HarnessError> {
         self.ask(&format!("leave {bytes}"))
     }
 
-    /// Gives back until `bytes` are free, or everything. Answers what is free then, bytes.
+    /// Gives back until `bytes` are free, or everything. Answers what is free then.
     ///
     /// # Errors
     /// It could not, or did not answer in time.
-    pub fn make_room(&mut self, bytes: u64) -> Result<u64, HarnessError> {
+    pub fn make_room(&mut self, bytes: u64) -> Result<Left, HarnessError> {
         self.ask(&format!("room {bytes}"))
     }
 
-    fn ask(&mut self, line: &str) -> Result<u64, HarnessError> {
+    fn ask(&mut self, line: &str) -> Result<Left, HarnessError> {
         let answer = self.answer(line);
         self.failed |= answer.is_err();
         answer
     }
 
-    fn answer(&mut self, line: &str) -> Result<u64, HarnessError> {
+    fn answer(&mut self, line: &str) -> Result<Left, HarnessError> {
         let ballast = |text: String| HarnessError::Ballast(format!("{line}: {text}"));
         writeln!(self.stdin, "{line}").map_err(|error| ballast(error.to_string()))?;
         let timeout = PollTimeout::try_from(ANSWER_BOUND).unwrap_or(PollTimeout::MAX);
@@ -119,10 +128,49 @@ impl Ballast {
         self.stdout
             .read_line(&mut answer)
             .map_err(|error| ballast(error.to_string()))?;
-        let free = answer
-            .trim()
-            .strip_prefix("ok ")
-            .and_then(|free| free.parse().ok());
-        free.ok_or_else(|| ballast(format!("it answered {answer:?}")))
+        parse(&answer).ok_or_else(|| ballast(format!("it answered {answer:?}")))
+    }
+}
+
+fn parse(answer: &str) -> Option<Left> {
+    let mut words = answer.split_ascii_whitespace();
+    let (ok, free, more) = (words.next()?, words.next()?, words.next());
+    let exhausted = match more {
+        None => false,
+        Some("exhausted") => true,
+        Some(_) => return None,
+    };
+    let free_bytes = free.parse().ok()?;
+    (ok == "ok" && words.next().is_none()).then_some(Left {
+        free_bytes,
+        exhausted,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What its answers mean.
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_what_is_free_and_whether_it_can_be_had() {
+        let left = |free_bytes, exhausted| {
+            Some(Left {
+                free_bytes,
+                exhausted,
+            })
+        };
+        assert_eq!(parse("ok 4096\n"), left(4096, false));
+        assert_eq!(parse("ok 4784128 exhausted\n"), left(4_784_128, true));
+        for odd in [
+            "",
+            "ok",
+            "ok many",
+            "error 4096",
+            "ok 1 full",
+            "ok 1 exhausted 2",
+        ] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
     }
 }

@@ -89,7 +89,7 @@ fn abreast(lanes: &[Lane]) -> String {
     text
 }
 
-/// Whether the case leaves open by which way bytes go, where there is more than one.
+/// Whether it is left open by which way bytes go, where there is more than one: by the case, or by the machine.
 fn goes_its_own_way(run: &Run) -> bool {
     match run.case.gpu {
         Gpu::Absent
@@ -97,6 +97,10 @@ fn goes_its_own_way(run: &Run) -> bool {
             cufile: CuFile::Absent,
             ..
         } => false,
+        Gpu::Present {
+            cufile: CuFile::AsFound,
+            ..
+        } => true,
         Gpu::Present { .. } => run.case.path.is_none(),
     }
 }
