@@ -142,6 +142,7 @@ mod tests {
         for pattern in ["7.block", "spill/*", "*.block", "/tmp/*", "/*block"] {
             assert!(matches_path(pattern.as_bytes(), path), "{pattern}");
         }
+        assert!(!matches_path(b"/x", b"/tmp//x"));
         for pattern in ["block", "/spill/*", "ill/7.block", "/7.block"] {
             assert!(!matches_path(pattern.as_bytes(), path), "{pattern}");
         }

@@ -69,6 +69,8 @@ fn values_have_units() {
     assert_eq!(action("pread:delay=1s"), delay(Duration::from_secs(1)));
     assert_eq!(action("pread:signal=KILL"), Action::Signal(Signal::KILL));
     assert_eq!(action("pread:signal=SIGTERM"), Action::Signal(Signal::TERM));
+    assert_eq!(plan("pread:short=0").to_string(), "pread:short=0");
+    assert_eq!(plan("pread:delay=0ms").to_string(), "pread:delay=0s");
     assert_eq!(plan("pread:short=4096").to_string(), "pread:short=4KiB");
     assert_eq!(
         plan("pread:signal=TERM").to_string(),

@@ -315,3 +315,48 @@ fn make(lengths: Lengths) -> Result<(Words, OwnedFd), (&'static str, Errno)> {
     let words = Words::map(file.as_fd(), lengths.words()).map_err(|source| ("map", source))?;
     Ok((words, file))
 }
+
+#[cfg(test)]
+mod tests {
+    //! Receipts that a plan before the present one has left late.
+    use super::*;
+    use crate::shared::{Attached, Call, Facts};
+
+    struct NoFacts;
+
+    impl Facts for NoFacts {
+        fn paths(&mut self) -> [Option<&[u8]>; 2] {
+            [None, None]
+        }
+
+        fn caller(&mut self) -> &[u8] {
+            b""
+        }
+    }
+
+    #[test]
+    fn a_receipt_of_the_plan_before_is_not_read() {
+        let plan: Plan = "fsync:error=EIO".parse().unwrap();
+        let (mut shared, file) = Shared::create(&plan, &Options::default()).unwrap();
+        let attached = Attached::map(&file).unwrap();
+        let site = SiteId::named("fsync");
+        let call = Call {
+            site,
+            is_in_scope: true,
+            size: 0,
+        };
+        shared.load(&plan).unwrap();
+        attached.decide(call, attached.rules(site), &mut NoFacts);
+        attached.decide(call, attached.rules(site), &mut NoFacts);
+        let late = RECEIPTS + receipt::WORDS + receipt::GENERATION;
+        shared.words.set(late, shared.generation - 1);
+        let receipts = shared.receipts();
+        assert_eq!(
+            receipts
+                .iter()
+                .map(|receipt| receipt.nth)
+                .collect::<Vec<_>>(),
+            [1]
+        );
+    }
+}

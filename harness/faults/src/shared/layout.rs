@@ -102,6 +102,8 @@ pub(super) mod receipt {
 
 /// A row of the ledger.
 pub(super) mod ledger {
+    /// The state in the low three bits, the serial number above them: a row that became another thing's has another state
+    /// word, so that nobody who saw the first takes the second for it.
     pub(in crate::shared) const STATE: usize = 0;
     /// The kind in the low half, the process in the high half.
     pub(in crate::shared) const OWNER: usize = 1;
@@ -109,7 +111,6 @@ pub(super) mod ledger {
     pub(in crate::shared) const BYTES: usize = 3;
     pub(in crate::shared) const SITE: usize = 4;
     pub(in crate::shared) const NTH: usize = 5;
-    pub(in crate::shared) const SERIAL: usize = 6;
     pub(in crate::shared) const PATH: usize = 8;
     pub(in crate::shared) const CALLER: usize = PATH + super::PATH_BYTES / 8;
     pub(in crate::shared) const WORDS: usize = CALLER + super::CALLER_BYTES / 8;

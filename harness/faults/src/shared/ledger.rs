@@ -10,6 +10,9 @@ use crate::site::{Kind, SiteId};
 
 /// Rows looked at before a thing counts as lost or unknown.
 const MAX_PROBES: usize = 1024;
+/// Where a state word has its state; the serial number stands above.
+const STATE_BITS: u64 = 7;
+const SERIAL_LIMIT: u64 = u64::MAX >> 3;
 
 /// Something that exists now.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,7 @@ pub struct Entering<'a> {
 #[must_use = "the row stays in the state `ending` until it is ended or restored"]
 pub struct Taken {
     row: usize,
+    serial: u64,
     /// How large the thing is, bytes.
     pub bytes: u64,
 }
@@ -44,19 +48,19 @@ pub(super) fn enter(words: &Words, lengths: Lengths, thing: &Entering<'_>) -> bo
     for row in rows(lengths, owner, thing.key) {
         let start = place(row);
         let found = words.get(start + ledger::STATE);
-        let is_free = matches!(found, state::FREE | state::ENDED);
+        let is_free = matches!(found & STATE_BITS, state::FREE | state::ENDED);
         if !is_free || !words.swap(start + ledger::STATE, found, state::CLAIMED) {
             continue;
         }
+        let serial = words.next_serial() & SERIAL_LIMIT;
         words.set(start + ledger::OWNER, owner);
         words.set(start + ledger::KEY, thing.key);
         words.set(start + ledger::BYTES, thing.bytes);
         words.set(start + ledger::SITE, u64::from(thing.site.0));
         words.set(start + ledger::NTH, thing.nth);
-        words.set(start + ledger::SERIAL, words.next_serial());
         words.set_bytes(start + ledger::PATH, PATH_BYTES / 8, end_of(thing.path));
         words.set_bytes(start + ledger::CALLER, CALLER_BYTES / 8, thing.caller);
-        words.set(start + ledger::STATE, state::WHOLE);
+        words.set(start + ledger::STATE, serial << 3 | state::WHOLE);
         return true;
     }
     words.add(header::LEDGER_LOST, 1);
@@ -67,32 +71,31 @@ pub(super) fn take(words: &Words, lengths: Lengths, kind: Kind, key: u64) -> Opt
     let owner = owner(kind);
     for row in rows(lengths, owner, key) {
         let start = place(row);
-        match words.get(start + ledger::STATE) {
+        let found = words.get(start + ledger::STATE);
+        match found & STATE_BITS {
             state::FREE => return None,
             state::WHOLE => {}
             _ => continue,
         }
         let is_it =
-            || words.get(start + ledger::OWNER) == owner && words.get(start + ledger::KEY) == key;
-        if !is_it() || !words.swap(start + ledger::STATE, state::WHOLE, state::ENDING) {
-            continue;
+            words.get(start + ledger::OWNER) == owner && words.get(start + ledger::KEY) == key;
+        let bytes = words.get(start + ledger::BYTES);
+        let serial = found >> 3;
+        if is_it && words.swap(start + ledger::STATE, found, serial << 3 | state::ENDING) {
+            return Some(Taken { row, serial, bytes });
         }
-        // Between the look and the step the row may have become another's.
-        if is_it() {
-            let bytes = words.get(start + ledger::BYTES);
-            return Some(Taken { row, bytes });
-        }
-        words.set(start + ledger::STATE, state::WHOLE);
     }
     None
 }
 
 pub(super) fn end(words: &Words, taken: Taken) {
-    words.set(place(taken.row) + ledger::STATE, state::ENDED);
+    let ended = taken.serial << 3 | state::ENDED;
+    words.set(place(taken.row) + ledger::STATE, ended);
 }
 
 pub(super) fn restore(words: &Words, taken: Taken) {
-    words.set(place(taken.row) + ledger::STATE, state::WHOLE);
+    let whole = taken.serial << 3 | state::WHOLE;
+    words.set(place(taken.row) + ledger::STATE, whole);
 }
 
 pub(super) fn view(words: &Words, lengths: Lengths) -> LedgerView {
@@ -103,14 +106,12 @@ pub(super) fn view(words: &Words, lengths: Lengths) -> LedgerView {
     for row in 0..lengths.ledger_rows {
         let start = place(row);
         let found = words.get(start + ledger::STATE);
-        if matches!(found, state::FREE | state::ENDED) {
+        if matches!(found & STATE_BITS, state::FREE | state::ENDED) {
             continue;
         }
-        let serial = words.get(start + ledger::SERIAL);
         let entry = entry(words, start, found);
         // Another thing may have come in while the row was being read.
-        let is_same = words.get(start + ledger::STATE) == found
-            && words.get(start + ledger::SERIAL) == serial;
+        let is_same = words.get(start + ledger::STATE) == found;
         match entry {
             Some(entry) if is_same => view.entries.push(entry),
             Some(_) | None => view.unreadable += 1,
@@ -121,9 +122,11 @@ pub(super) fn view(words: &Words, lengths: Lengths) -> LedgerView {
 }
 
 fn entry(words: &Words, start: usize, found: u64) -> Option<LedgerEntry> {
-    if !matches!(found, state::WHOLE | state::ENDING) {
-        return None;
-    }
+    let is_ending = match found & STATE_BITS {
+        state::WHOLE => false,
+        state::ENDING => true,
+        _ => return None,
+    };
     let owner = words.get(start + ledger::OWNER);
     Some(LedgerEntry {
         kind: Kind::checked(owner & 0xffff_ffff)?,
@@ -131,11 +134,11 @@ fn entry(words: &Words, start: usize, found: u64) -> Option<LedgerEntry> {
         bytes: words.get(start + ledger::BYTES),
         site: SiteId::checked(words.get(start + ledger::SITE))?,
         nth: words.get(start + ledger::NTH),
-        serial: words.get(start + ledger::SERIAL),
+        serial: found >> 3,
         pid: (owner >> 32) as u32,
         path: words.text(start + ledger::PATH, PATH_BYTES),
         caller: words.text(start + ledger::CALLER, CALLER_BYTES),
-        is_ending: found == state::ENDING,
+        is_ending,
     })
 }
 
