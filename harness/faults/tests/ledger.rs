@@ -133,3 +133,44 @@ fn of_many_threads_that_end_one_thing_one_does() {
     assert!(shared.ledger().entries.is_empty());
     assert!(entered > 1000, "only {entered} things could be entered");
 }
+
+#[test]
+fn of_two_threads_that_end_a_thing_at_once_one_does() {
+    let (_shared, _file, attached) = both(1);
+    let (round, done, ended) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let rounds = 5000;
+    let spin = |until: &dyn Fn() -> bool| {
+        for step in 0u64.. {
+            if until() {
+                return;
+            }
+            if step % 500 == 499 {
+                std::thread::yield_now();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for this in 1..=rounds {
+                    spin(&|| round.load(Ordering::Acquire) >= this);
+                    if let Some(taken) = attached.take(Kind::DeviceMemory, 1) {
+                        ended.fetch_add(1, Ordering::Relaxed);
+                        attached.end(taken);
+                    }
+                    done.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+        }
+        for this in 1..=rounds {
+            assert!(attached.enter(&thing(1)));
+            round.store(this, Ordering::Release);
+            spin(&|| done.load(Ordering::Acquire) == 2 * this);
+        }
+    });
+    assert_eq!(ended.into_inner(), rounds);
+}

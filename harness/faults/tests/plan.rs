@@ -226,6 +226,10 @@ fn an_error_names_place_and_remedy() {
             "line 1, column 13: \"99999999999999999999GiB\" is no number of bytes; write 4096, 4KiB or 1MiB",
         ),
         (
+            "write:short=17179869184GiB",
+            "line 1, column 13: \"17179869184GiB\" is no number of bytes; write 4096, 4KiB or 1MiB",
+        ),
+        (
             "write:delay=5",
             "line 1, column 13: \"5\" is no time; write 10us, 5ms or 1s",
         ),

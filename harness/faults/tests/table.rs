@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use spillproof_faults::{
     After, Domain, ERRORS, Effect, Failure, FaultError, Key, Library, MAX_ARITY, SITES, SPELLINGS,
@@ -58,7 +58,9 @@ fn spellings(library: Library) -> impl Iterator<Item = (&'static str, &'static S
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let own = std::env::var_os("CARGO_MANIFEST_DIR");
+    own.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+        .join("../..")
 }
 
 /// Function → number of arguments, as cudarc declares them for any version of CUDA.

@@ -1,6 +1,7 @@
 //! Where everything lies in the shared memory, in 64-bit words.
 
 use crate::plan::{MAX_CALLER_GLOB_BYTES, MAX_PATH_GLOB_BYTES, MAX_RULES};
+use crate::site::Site;
 use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
 
 /// "SPLFAULT", read as a little-endian word.
@@ -182,13 +183,36 @@ impl Lengths {
     }
 }
 
-/// Of the names and spellings of the table, in order (FNV-1a).
+/// Of the table, so that numbers of another table are not taken for ours.
 pub(super) fn fingerprint() -> u64 {
-    let names = SITES.iter().flat_map(|site| {
+    fingerprint_of(&SITES)
+}
+
+/// Of the names and spellings of sites, in order (FNV-1a).
+fn fingerprint_of(sites: &[Site]) -> u64 {
+    let names = sites.iter().flat_map(|site| {
         let names = std::iter::once(&site.name).chain(site.spellings);
         names.flat_map(|name| name.bytes().chain([0]))
     });
     names.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What tells one table from another.
+    use super::*;
+
+    #[test]
+    fn tables_that_differ_by_a_name_have_other_fingerprints() {
+        let (first, rest) = SITES.split_first().unwrap();
+        assert_ne!(fingerprint_of(rest), fingerprint());
+        let mut renamed = SITES;
+        renamed[0].spellings = &first.spellings[1..];
+        assert_ne!(fingerprint_of(&renamed), fingerprint());
+        renamed.swap(1, 2);
+        renamed[0].spellings = first.spellings;
+        assert_ne!(fingerprint_of(&renamed), fingerprint());
+    }
 }
