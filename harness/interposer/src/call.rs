@@ -40,7 +40,7 @@ type Function = unsafe extern "C-unwind" fn(
 ) -> usize;
 
 /// A call that a wrapper received.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// What the wrapper is called.
     wrapped: SpellingId,
@@ -56,6 +56,7 @@ pub(crate) struct Call {
 impl Call {
     /// # Safety
     /// The pointers must be to the argument registers and the stack words of a call of that spelling.
+    #[inline]
     pub(crate) unsafe fn read(
         spelling: SpellingId,
         registers: *const usize,
@@ -90,20 +91,24 @@ impl Call {
     }
 
     /// The function that the call means.
+    #[inline]
     pub(crate) fn meaning(&self) -> SpellingId {
         self.meaning
     }
 
     /// The site that the call means.
+    #[inline]
     pub(crate) fn id(&self) -> SiteId {
         self.meaning.site()
     }
 
+    #[inline]
     pub(crate) fn site(&self) -> &'static Site {
         self.id().site()
     }
 
     /// Whether it is a system call that no site means.
+    #[inline]
     pub(crate) fn is_foreign(&self) -> bool {
         self.site().failure == Failure::RawSyscall
     }
@@ -116,6 +121,7 @@ impl Call {
         }
     }
 
+    #[inline]
     pub(crate) fn argument(&self, index: u8) -> usize {
         self.arguments
             .get(usize::from(index))
@@ -124,11 +130,13 @@ impl Call {
     }
 
     /// An argument of type `int`.
+    #[inline]
     pub(crate) fn descriptor(&self, index: u8) -> i32 {
         self.argument(index) as i32
     }
 
     /// The function behind the wrapper.
+    #[inline]
     pub(crate) fn real(&self) -> Option<usize> {
         Export::from(self.wrapped).real()
     }
@@ -137,6 +145,7 @@ impl Call {
     ///
     /// # Safety
     /// The arguments must be those that the wrapper received, or lawful ones in their place.
+    #[inline]
     pub(crate) unsafe fn make(&self, real: usize) -> usize {
         let [a, b, c, d, e, f, g, h, i] = self.arguments;
         // SAFETY: the address is that of the function whose arguments these are; further ones are in registers and stack words

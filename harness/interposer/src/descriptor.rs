@@ -4,12 +4,14 @@
 //! one that uses it looks it up: a child made by `vfork` runs in this memory with descriptors of its own. libc's inner calls (`fopen`,
 //! `socket`) pass unseen, so an entry can be stale; before a rule counts a call, it is looked up anew.
 
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 /// Descriptors with an entry; higher ones are looked up every time.
 const TRACKED: usize = 65536;
 
 static PLACES: [AtomicU8; TRACKED] = [const { AtomicU8::new(UNKNOWN) }; TRACKED];
+/// Whether the ledger has the descriptor: asking it takes longer.
+static ENTERED: [AtomicBool; TRACKED] = [const { AtomicBool::new(false) }; TRACKED];
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
 
 const UNKNOWN: u8 = 0;
@@ -34,6 +36,24 @@ pub(crate) fn remember(number: i32, is_inside: bool) {
 /// Forgets what a call has changed.
 pub(crate) fn forget(number: i32) {
     set(number, UNKNOWN);
+}
+
+/// Whether the ledger may have the descriptor.
+pub(crate) fn is_entered(number: i32) -> bool {
+    match usize::try_from(number) {
+        Err(_) => false,
+        Ok(index) => ENTERED
+            .get(index)
+            .is_none_or(|entered| entered.load(Ordering::Relaxed)),
+    }
+}
+
+/// Remembers whether the ledger has it.
+pub(crate) fn mark(number: i32, is_entered: bool) {
+    let index = usize::try_from(number).unwrap_or(usize::MAX);
+    if let Some(entered) = ENTERED.get(index) {
+        entered.store(is_entered, Ordering::Relaxed);
+    }
 }
 
 /// The descriptors from the first to the last that were ever seen.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::thread::{NanosleepRelativeResult as Slept, Timespec, nanosleep};
 use spillproof_faults::{
-    Attached, Call as Planned, Decision, Facts, Outcome, Recorded, Rules, Signals, SpellingId,
-    Taken,
+    Attached, Call as Planned, Decision, Effect, Facts, Outcome, Recorded, Rules, Signals,
+    SpellingId, Taken,
 };
 
 use crate::attach::shared;
@@ -36,7 +36,7 @@ pub(crate) unsafe extern "C-unwind" fn dispatch(
             return outcome::missing(call.failure());
         };
         match shared() {
-            Some(shared) if !call.is_foreign() => watch(shared, call, real),
+            Some(shared) if !call.is_foreign() => watch(shared, &call, real),
             _ => call.make(real),
         }
     }
@@ -44,7 +44,8 @@ pub(crate) unsafe extern "C-unwind" fn dispatch(
 
 /// # Safety
 /// As [`dispatch`].
-unsafe fn watch(shared: &Attached, call: Call, real: usize) -> usize {
+#[inline]
+unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
         let Some(busy) = Busy::enter() else {
@@ -55,13 +56,13 @@ unsafe fn watch(shared: &Attached, call: Call, real: usize) -> usize {
             drop(busy);
             return watch_closely(shared, call, real, rules);
         }
-        let is_inside = target::is_inside(&call, |path| shared.scope(path).is_some());
+        let is_inside = target::is_inside(call, shared);
         let nth = is_inside.then(|| shared.count(call.meaning()));
-        let taken = effect::begin(shared, &call);
         drop(busy);
-        let result = call.make(real);
-        conclude(shared, &call, result, nth, taken);
-        result
+        match call.site().effect {
+            Effect::Nothing => call.make(real),
+            _ => make(shared, call, real, nth),
+        }
     }
 }
 
@@ -70,19 +71,19 @@ unsafe fn watch(shared: &Attached, call: Call, real: usize) -> usize {
 /// # Safety
 /// As [`dispatch`].
 #[cold]
-unsafe fn watch_closely(shared: &Attached, call: Call, real: usize, rules: Rules) -> usize {
+unsafe fn watch_closely(shared: &Attached, call: &Call, real: usize, rules: Rules) -> usize {
     let failure = call.failure();
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
-        let Some((decision, nth)) = decide(shared, &call, rules) else {
+        let Some((decision, nth)) = decide(shared, call, rules) else {
             return call.make(real);
         };
         wait(decision.delay_before);
         raise(decision.signals_before);
         let result = match decision.outcome {
             Outcome::Fail(_) => None,
-            Outcome::Proceed | Outcome::FailAfter(_) => Some(make(shared, &call, real, nth)),
-            Outcome::Short { bytes } => Some(make_short(shared, call, real, nth, bytes)),
+            Outcome::Proceed | Outcome::FailAfter(_) => Some(make(shared, call, real, nth)),
+            Outcome::Short { bytes } => Some(make_short(shared, call.clone(), real, nth, bytes)),
         };
         let errno = errno::get();
         wait(decision.delay_after);
@@ -139,8 +140,7 @@ unsafe fn decide(shared: &Attached, call: &Call, rules: Rules) -> Option<(Decisi
     let mut paths = Paths::new();
     // SAFETY: the arguments are the caller's, and lawful.
     let (is_in_scope, size) = unsafe {
-        let scope = |path: &[u8]| shared.scope(path).is_some();
-        let is_in_scope = target::look_up(call, scope, &mut paths);
+        let is_in_scope = target::look_up(call, shared, &mut paths);
         (is_in_scope, call.size_bytes(call.site().size))
     };
     let nth = is_in_scope.then(|| shared.count(call.meaning()));
@@ -199,7 +199,7 @@ unsafe fn conclude(
         // SAFETY: the call succeeded, and its arguments are lawful.
         unsafe { effect::finish(shared, call, result, nth) };
     } else if let Some(taken) = taken {
-        shared.restore(taken);
+        effect::restore(shared, call, taken);
     }
 }
 

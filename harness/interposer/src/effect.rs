@@ -112,12 +112,30 @@ pub(crate) fn end(shared: &Attached, taken: Option<Taken>) {
     }
 }
 
+/// Puts back what was taken out.
+pub(crate) fn restore(shared: &Attached, call: &Call, taken: Taken) {
+    shared.restore(taken);
+    match call.site().effect {
+        Effect::Closes(index) => descriptor::mark(call.descriptor(index), true),
+        Effect::Duplicates => descriptor::mark(call.descriptor(1), true),
+        Effect::Nothing
+        | Effect::Makes { .. }
+        | Effect::Ends { .. }
+        | Effect::Opens
+        | Effect::ClosesRange { .. }
+        | Effect::DuplicatesByCommand
+        | Effect::Maps
+        | Effect::Unmaps { .. } => {}
+    }
+}
+
 fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
     let number = result as i32;
     // Closed unseen, inside libc, if it is still there.
     end(shared, close(shared, number));
     if let Some(nth) = nth {
         let key = u64::from(number.unsigned_abs());
+        descriptor::mark(number, true);
         // SAFETY: a descriptor has no size, so no argument is looked at.
         unsafe { enter(shared, call, Kind::Descriptor, key, nth, Some(number)) };
     }
@@ -143,9 +161,18 @@ unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, 
     });
 }
 
-fn close(shared: &Attached, number: i32) -> Option<Taken> {
+/// Takes a descriptor out of the ledger.
+pub(crate) fn close(shared: &Attached, number: i32) -> Option<Taken> {
     descriptor::forget(number);
-    shared.take(Kind::Descriptor, u64::from(number.unsigned_abs()))
+    if !descriptor::is_entered(number) {
+        return None;
+    }
+    let taken = shared.take(Kind::Descriptor, u64::from(number.unsigned_abs()));
+    // A child made by `vfork` finds nothing of its own, and must leave its parent's mark.
+    if taken.is_some() {
+        descriptor::mark(number, false);
+    }
+    taken
 }
 
 fn unmap(shared: &Attached, start: usize, bytes: usize) {

@@ -15,7 +15,7 @@
 //!
 //! # What it does not see
 //! - System calls made without libc: static programs, io_uring, rustix's default backend; and those that libc makes inside itself, such as
-//!   the `open` in `fopen`. A descriptor closed inside libc (`fclose`) stays in the ledger until its number is opened again.
+//!   the `open` in `fopen`. What `fclose` and `closedir` close is seen (`inner`), what they flush is not.
 //! - Calls from constructors of libraries that the loader runs before this one's.
 //! - A symbolic link that leads into the scope from outside it, by name; what is opened by it is known by its descriptor.
 //! - What a program loses when it becomes another by `exec`: the ledger keeps it under the same process.
@@ -34,6 +34,7 @@ mod effect;
 mod elf;
 mod errno;
 mod guard;
+mod inner;
 mod lookup;
 mod mapping;
 mod maps;

@@ -8,24 +8,36 @@ use std::ffi::{CStr, c_char, c_void};
 use std::mem::transmute;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use spillproof_faults::{Library, SPELLING_COUNT, SPELLINGS, SpellingId};
+use spillproof_faults::{Library, SPELLING_COUNT, SpellingId};
 
 use crate::elf::Object;
 use crate::errno;
+use crate::inner::{closedir, fclose};
 use crate::lookup::{cuGetProcAddress, cuGetProcAddress_v2, dlsym, dlvsym};
 use crate::trampoline::wrapper;
 
-/// The wrappers that are no sites: they find others.
-const RESOLVERS: [&str; 4] = ["dlsym", "dlvsym", "cuGetProcAddress", "cuGetProcAddress_v2"];
-const EXPORTS: usize = SPELLING_COUNT + RESOLVERS.len();
+/// The wrappers that are no sites.
+const OTHERS: [&str; 6] = [
+    "dlsym",
+    "dlvsym",
+    "cuGetProcAddress",
+    "cuGetProcAddress_v2",
+    "fclose",
+    "closedir",
+];
+const EXPORTS: usize = SPELLING_COUNT + OTHERS.len();
 const DLSYM_EXPORT: Export = Export(SPELLING_COUNT);
 const DLVSYM_EXPORT: Export = Export(SPELLING_COUNT + 1);
 /// `cuGetProcAddress` as it was first, without a status.
 pub(crate) const PROC_ADDRESS: Export = Export(SPELLING_COUNT + 2);
 /// `cuGetProcAddress` as it is since CUDA 12.
 pub(crate) const PROC_ADDRESS_V2: Export = Export(SPELLING_COUNT + 3);
+/// `fclose`.
+pub(crate) const FCLOSE: Export = Export(SPELLING_COUNT + 4);
+/// `closedir`.
+pub(crate) const CLOSEDIR: Export = Export(SPELLING_COUNT + 5);
 
-/// The real function of each export but the first two resolvers; 0 while it is not known.
+/// The real function of each export but `dlsym` and `dlvsym`; 0 while it is not known.
 static FUNCTIONS: [AtomicUsize; EXPORTS] = [const { AtomicUsize::new(0) }; EXPORTS];
 
 /// libc's own `dlsym`. The assembly of the wrapper jumps through it.
@@ -60,36 +72,40 @@ impl Export {
     pub(crate) fn name(self) -> &'static str {
         match self.spelling() {
             Some(spelling) => spelling.spelling().name,
-            None => RESOLVERS[self.0 - SPELLING_COUNT],
+            None => OTHERS[self.0 - SPELLING_COUNT],
         }
     }
 
     pub(crate) fn library(self) -> Library {
         match self.spelling() {
             Some(spelling) => spelling.site().site().library,
-            None if self == DLSYM_EXPORT || self == DLVSYM_EXPORT => Library::Libc,
-            None => Library::Cuda,
+            None if self == PROC_ADDRESS || self == PROC_ADDRESS_V2 => Library::Cuda,
+            None => Library::Libc,
         }
     }
 
     /// The address of the wrapper.
     pub(crate) fn wrapper(self) -> usize {
-        match self.spelling() {
-            Some(spelling) => wrapper(spelling),
-            None if self == DLSYM_EXPORT => dlsym as *const () as usize,
-            None if self == DLVSYM_EXPORT => dlvsym as *const () as usize,
-            None if self == PROC_ADDRESS => cuGetProcAddress as *const () as usize,
-            None => cuGetProcAddress_v2 as *const () as usize,
+        match self {
+            DLSYM_EXPORT => dlsym as *const () as usize,
+            DLVSYM_EXPORT => dlvsym as *const () as usize,
+            PROC_ADDRESS => cuGetProcAddress as *const () as usize,
+            PROC_ADDRESS_V2 => cuGetProcAddress_v2 as *const () as usize,
+            FCLOSE => fclose as *const () as usize,
+            CLOSEDIR => closedir as *const () as usize,
+            Export(index) => wrapper(SpellingId(index as u16)),
         }
     }
 
     /// The address of the real function, if it is known.
+    #[inline]
     pub(crate) fn known(self) -> Option<usize> {
         let address = self.slot().load(Ordering::Acquire);
         (address != 0).then_some(address)
     }
 
     /// The address of the real function, found now where it was not known.
+    #[inline]
     pub(crate) fn real(self) -> Option<usize> {
         self.known().or_else(|| self.resolve())
     }
@@ -126,6 +142,7 @@ impl Export {
         (self.0 < SPELLING_COUNT).then_some(SpellingId(self.0 as u16))
     }
 
+    #[inline]
     fn slot(self) -> &'static AtomicUsize {
         match self {
             DLSYM_EXPORT => &DLSYM,
@@ -140,9 +157,9 @@ pub(crate) fn find_all() -> bool {
     if !find_loader() {
         return false;
     }
-    for spelling in (0..SPELLINGS.len()).map(Export) {
-        if spelling.library() == Library::Libc && spelling.known().is_none() {
-            spelling.resolve();
+    for export in Export::all() {
+        if export.library() == Library::Libc && export.known().is_none() {
+            export.resolve();
         }
     }
     // A function that this libc lacks has left its message there.

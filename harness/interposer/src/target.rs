@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use spillproof_faults::{Effect, Target};
+use spillproof_faults::{Attached, Effect, Target};
 
 use crate::call::Call;
 use crate::path::PathText;
@@ -36,13 +36,17 @@ enum Place {
 ///
 /// # Safety
 /// The arguments must be lawful.
-pub(crate) unsafe fn is_inside(call: &Call, scope: impl Fn(&[u8]) -> bool) -> bool {
+#[inline]
+pub(crate) unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
     match call.site().target {
         Target::None => true,
+        Target::Fd(index) if call.site().effect != Effect::Maps => {
+            is_descriptor_inside(call.descriptor(index), shared)
+        }
         Target::FdRange {
             first_arg,
             last_arg,
-        } => range(call, first_arg, last_arg).any(|number| is_descriptor_inside(number, &scope)),
+        } => range(call, first_arg, last_arg).any(|number| is_descriptor_inside(number, shared)),
         Target::Mapping { address_arg } => is_mapping_inside(call, address_arg),
         Target::Path(_)
         | Target::PathAt { .. }
@@ -50,9 +54,9 @@ pub(crate) unsafe fn is_inside(call: &Call, scope: impl Fn(&[u8]) -> bool) -> bo
         | Target::TwoPathsAt { .. }
         | Target::Fd(_)
         | Target::TwoFds(..) => places(call).into_iter().flatten().any(|place| match place {
-            Place::Open(number) => is_descriptor_inside(number, &scope),
+            Place::Open(number) => is_descriptor_inside(number, shared),
             // SAFETY: lawful arguments are null or terminated strings.
-            Place::Named { directory, name } => unsafe { is_name_inside(directory, name, &scope) },
+            Place::Named { directory, name } => unsafe { is_name_inside(directory, name, shared) },
         }),
     }
 }
@@ -61,11 +65,8 @@ pub(crate) unsafe fn is_inside(call: &Call, scope: impl Fn(&[u8]) -> bool) -> bo
 ///
 /// # Safety
 /// The arguments must be lawful.
-pub(crate) unsafe fn look_up(
-    call: &Call,
-    scope: impl Fn(&[u8]) -> bool,
-    paths: &mut Paths,
-) -> bool {
+pub(crate) unsafe fn look_up(call: &Call, shared: &Attached, paths: &mut Paths) -> bool {
+    let scope = |path: &[u8]| shared.scope(path).is_some();
     match call.site().target {
         Target::None => true,
         Target::FdRange {
@@ -159,41 +160,52 @@ fn is_mapping_inside(call: &Call, address_arg: u8) -> bool {
     mapping::is_known(call.argument(address_arg), call.argument(address_arg + 1))
 }
 
-fn is_descriptor_inside(number: i32, scope: impl Fn(&[u8]) -> bool) -> bool {
-    descriptor::known(number).unwrap_or_else(|| {
-        let mut path = PathText::new();
-        path.set_descriptor(number);
-        let is_inside = scope(path.as_bytes());
-        descriptor::remember(number, is_inside);
-        is_inside
-    })
+#[inline]
+fn is_descriptor_inside(number: i32, shared: &Attached) -> bool {
+    number >= 0 && descriptor::known(number).unwrap_or_else(|| look_up_descriptor(number, shared))
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_descriptor(number: i32, shared: &Attached) -> bool {
+    let mut path = PathText::new();
+    path.set_descriptor(number);
+    let is_inside = shared.scope(path.as_bytes()).is_some();
+    descriptor::remember(number, is_inside);
+    is_inside
 }
 
 /// # Safety
 /// The name must be null or a terminated string.
-unsafe fn is_name_inside(
-    directory: i32,
-    name: *const c_char,
-    scope: impl Fn(&[u8]) -> bool,
-) -> bool {
+unsafe fn is_name_inside(directory: i32, name: *const c_char, shared: &Attached) -> bool {
     if name.is_null() {
         return false;
     }
     // SAFETY: not null, so a terminated string.
-    let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
-    if is_plain(bytes) {
-        return scope(bytes);
+    unsafe {
+        let bytes = CStr::from_ptr(name).to_bytes();
+        match is_plain(bytes) {
+            true => shared.scope(bytes).is_some(),
+            false => look_up_name(directory, name, shared),
+        }
     }
+}
+
+/// # Safety
+/// The name must be a terminated string.
+#[inline(never)]
+unsafe fn look_up_name(directory: i32, name: *const c_char, shared: &Attached) -> bool {
     let mut path = PathText::new();
     // SAFETY: as above.
     unsafe { path.set_named(directory, name) };
-    scope(path.as_bytes())
+    shared.scope(path.as_bytes()).is_some()
 }
 
 /// Whether the name is what it means: absolute, without parts to leave out, and no link to a descriptor.
 fn is_plain(name: &[u8]) -> bool {
-    name.starts_with(b"/")
-        && !name.starts_with(b"/proc/")
-        && !name.starts_with(b"/dev/")
-        && !name.windows(2).any(|pair| pair == b"//" || pair == b"/.")
+    if !name.starts_with(b"/") || name.starts_with(b"/proc/") || name.starts_with(b"/dev/") {
+        return false;
+    }
+    let mut parts = name[1..].split(|byte| *byte == b'/');
+    parts.all(|part| !matches!(part, b"" | b"." | b".."))
 }
