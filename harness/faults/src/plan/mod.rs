@@ -24,6 +24,32 @@ pub const MAX_CALLER_GLOB_BYTES: usize = 64;
 pub const MAX_DELAY: Duration = Duration::from_secs(3600);
 
 /// Rules, in order: of errors and short counts that meet at one call, the first rule's happens; delays and signals add up.
+///
+/// A plan is written as people know it from `strace -e inject=`, and prints itself in the canonical form:
+///
+/// ```text
+/// plan = rule (";" or newline rule)*
+/// rule = site ("," site)* (":" part)+
+/// part = "error=" NAME | "short=" BYTES | "delay=" TIME | "signal=" NAME
+///      | "after" | "when=" FIRST [".." LAST] ["+" [STEP]] | "path=" GLOB | "caller=" GLOB
+/// ```
+///
+/// - A rule does one thing. Sizes are written `4096`, `4KiB`, `1MiB`, times `10us`, `5ms`, `1s`.
+/// - `when=3` is the third call only, `3+` that and all later ones, `3..7` five of them, `3+2` every second from the third on;
+///   without it, every call. A rule counts the calls of all its sites together.
+/// - `after`: the call is made first. Not with `short`, nor for an error where success makes something.
+/// - A glob's `*` runs over `/` too; unless it starts with `/`, it may match from any component on. `\` takes the next
+///   character as it is.
+///
+/// ```
+/// use spillproof_faults::Plan;
+///
+/// let plan: Plan = "pwrite64,write:error=ENOSPC:when=3+".parse()?;
+/// assert_eq!(plan.to_string(), "pwrite,write:error=ENOSPC:when=3+");
+/// let error = "pwirte:error=ENOSPC".parse::<Plan>().unwrap_err();
+/// assert_eq!(error.to_string(), "line 1, column 1: \"pwirte\" is no site; did you mean pwrite?");
+/// # Ok::<(), spillproof_faults::PlanError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The rules.

@@ -1,13 +1,4 @@
 //! Reading a plan. The text is untrusted: whatever it holds, the answer is a plan or an error that says where and why.
-//!
-//! ```text
-//! plan   = rule (";" or newline rule)*
-//! rule   = site ("," site)* (":" part)+
-//! part   = "error=" NAME | "short=" BYTES | "delay=" TIME | "signal=" NAME
-//!        | "after" | "when=" FIRST [".." LAST] ["+" [STEP]] | "path=" GLOB | "caller=" GLOB
-//! ```
-//! `when=3` is the third call only, `3+` that and all later ones, `3..7` five of them, `3+2` each second from the third on.
-//! A `\` takes the next character as it is.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -74,9 +74,11 @@ impl Attached {
     /// Decides about a call, counts it for its rules and writes the receipts.
     pub fn decide(&self, call: Call, rules: Rules, facts: &mut dyn Facts) -> Decision {
         let mut decision = Decision::default();
-        for index in 0..64 {
-            let is_one = rules.bits & 1 << index != 0;
-            if is_one && self.concerns(index, call, rules, facts) {
+        let mut left = rules.bits;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if self.concerns(index, call, rules, facts) {
                 let nth = rules::count(&self.words, index);
                 if rules::when(&self.words, index).contains(nth) {
                     self.apply(index, nth, call, &mut decision);
