@@ -49,5 +49,5 @@ pub use table::{SITE_COUNT, SITES, SPELLING_COUNT, SPELLINGS};
 /// The environment variable that names the shared memory to a subject: a path such as `/proc/PID/fd/N`.
 pub const FAULTS_VARIABLE: &str = "SPILLPROOF_FAULTS";
 
-/// How a process exits at its start when the interposer cannot attach it: never silently without faults.
+/// How a process exits at its start when the interposer cannot attach it: none of the shell's or of sysexits.h.
 pub const NOT_ATTACHED_STATUS: i32 = 97;

@@ -5,15 +5,10 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::sync::OnceLock;
 
-use spillproof_faults::Attached;
+use spillproof_faults::{Attached, FAULTS_VARIABLE, NOT_ATTACHED_STATUS};
 
 use crate::real;
 use crate::text::Text;
-
-/// Names the memory of the harness: a path, usually `/proc/PID/fd/N`.
-const VARIABLE: &CStr = c"SPILLPROOF_FAULTS";
-/// How a process ends that cannot join: none of the shell's, of sysexits.h, or of this project's own.
-const NOT_ATTACHED_STATUS: c_int = 97;
 
 static SHARED: OnceLock<Attached> = OnceLock::new();
 
@@ -73,9 +68,9 @@ unsafe fn variable(environment: *const *const c_char) -> Option<&'static CStr> {
     unsafe {
         while !(*at).is_null() {
             let entry = CStr::from_ptr(*at);
-            let value = entry.to_bytes().strip_prefix(VARIABLE.to_bytes());
+            let value = entry.to_bytes().strip_prefix(FAULTS_VARIABLE.as_bytes());
             if let Some([b'=', ..]) = value {
-                return Some(CStr::from_ptr((*at).add(VARIABLE.count_bytes() + 1)));
+                return Some(CStr::from_ptr((*at).add(FAULTS_VARIABLE.len() + 1)));
             }
             at = at.add(1);
         }
@@ -86,7 +81,7 @@ unsafe fn variable(environment: *const *const c_char) -> Option<&'static CStr> {
 /// Says why, and ends the process.
 fn refuse(reason: &[u8]) -> ! {
     let text = Text::of(b"spillproof: the interposer cannot join the harness by ")
-        .and(VARIABLE.to_bytes())
+        .and(FAULTS_VARIABLE.as_bytes())
         .and(b": ")
         .and(reason)
         .and(b"\n");
