@@ -4,11 +4,12 @@
 
 use std::ffi::{CStr, CString};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::calls::{call, find, open};
+use crate::calls::{call, errno, find, open};
 use crate::stage::{Stage, describe, library, said};
 use crate::trial;
 
@@ -46,6 +47,18 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("roads::the_next_function_is_the_callers_next", next),
         trial("roads::cufile_meets_the_wrapper", cufile),
+        trial("roads::arguments_beyond_the_registers_arrive", || {
+            let stage = Stage::recording("");
+            assert_eq!(fake(&stage, "many"), "0");
+        }),
+        trial(
+            "roads::what_a_library_calls_inside_is_seen_and_labelled",
+            inside,
+        ),
+        trial("roads::errno_of_the_real_function_stays", || {
+            let stage = Stage::recording("");
+            assert_eq!(fake(&stage, "errno"), "-1 5008");
+        }),
     ]
 }
 
@@ -69,6 +82,7 @@ pub(crate) fn play(road: &str) {
         "absent" => play_absent(),
         "of_libc" => play_of_libc(),
         "cufile" => play_cufile(),
+        "many" | "inside" | "errno" => play_fake(road),
         _ => panic!("{road}"),
     }
 }
@@ -248,4 +262,73 @@ fn play_cufile() {
     let library = open("libcufile.so.0", libc::RTLD_NOW);
     let open = find(library, "cuFileDriverOpen").unwrap();
     print!("{} {}", call(open, &[]), call(open, &[]));
+}
+
+/// What a role says where a driver of C code is found.
+fn fake(stage: &Stage, road: &str) -> String {
+    let folder = stage.outside().join("fake");
+    let source = stage.outside().join("fake.c");
+    fs::create_dir(&folder).unwrap();
+    fs::write(&source, include_str!("fake.c")).unwrap();
+    for name in ["libcuda.so.1", "libcufile.so.0"] {
+        let mut compile = Command::new("cc");
+        compile
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(folder.join(name))
+            .arg(&source);
+        let output = compile.output().unwrap();
+        assert!(output.status.success(), "{}", describe(&compile, &output));
+    }
+    let mut command = stage.role(&["road", road]);
+    said(
+        command
+            .env("LD_LIBRARY_PATH", folder)
+            .current_dir(stage.scope()),
+    )
+}
+
+fn inside() {
+    let stage = Stage::recording("pwrite:error=ENOSPC:caller=libcufile.so.0:when=2");
+    assert_eq!(fake(&stage, "inside"), "4 -1 28 4");
+    assert_eq!((stage.calls("cuFileWrite"), stage.calls("pwrite")), (2, 3));
+    let callers: Vec<String> = stage
+        .shared
+        .trace()
+        .entries
+        .into_iter()
+        .filter(|entry| entry.site.site().name == "pwrite")
+        .map(|entry| entry.caller)
+        .collect();
+    assert_eq!(callers[..2], ["libcufile.so.0", "libcufile.so.0"]);
+    assert!(callers[2].starts_with("interposer-"), "{callers:?}");
+}
+
+fn play_fake(road: &str) {
+    let cuda = open("libcuda.so.1", libc::RTLD_NOW);
+    let cufile = open("libcufile.so.0", libc::RTLD_NOW);
+    let file = fs::File::create("file").unwrap();
+    let (number, bytes) = (file.as_raw_fd() as usize, b"four".as_ptr() as usize);
+    match road {
+        "many" => {
+            let function = find(cuda, "cuMemcpyBatchAsync").unwrap();
+            print!("{}", call(function, &[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+        }
+        "inside" => {
+            let write = find(cufile, "cuFileWrite").unwrap();
+            let arguments = [number, bytes, 4, 0, 0];
+            let (first, second) = (call(write, &arguments), call(write, &arguments) as isize);
+            let told = errno();
+            // SAFETY: the bytes are there.
+            let own = unsafe { libc::pwrite(file.as_raw_fd(), bytes as *const _, 4, 0) };
+            print!("{first} {second} {told} {own}");
+        }
+        _ => {
+            let read = find(cufile, "cuFileRead").unwrap();
+            print!(
+                "{} {}",
+                call(read, &[number, bytes, 4, 0, 0]) as isize,
+                errno()
+            );
+        }
+    }
 }
