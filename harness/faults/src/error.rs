@@ -40,6 +40,13 @@ impl FaultError {
         found.map_or("unknown", |(name, _)| name)
     }
 
+    /// Whether a correct caller answers it with the same call again, so that it never ends where it is planned for good.
+    pub fn is_transient(self) -> bool {
+        const TRANSIENT: [FaultError; 3] =
+            [names::EINTR, names::EAGAIN, names::CUDA_ERROR_NOT_READY];
+        TRANSIENT.contains(&self)
+    }
+
     /// The error of that number, if the table has it.
     pub fn checked(domain: u64, code: u64) -> Option<FaultError> {
         let of = |error: &FaultError| (error.domain as u64, error.code as u64) == (domain, code);
@@ -127,5 +134,21 @@ errors! {
         CU_FILE_INTERNAL_BATCH_SETUP_ERROR = 5039 CU_FILE_INTERNAL_BATCH_SUBMIT_ERROR = 5040
         CU_FILE_INTERNAL_BATCH_GETSTATUS_ERROR = 5041 CU_FILE_INTERNAL_BATCH_CANCEL_ERROR = 5042
         CU_FILE_NOMEM_ERROR = 5043 CU_FILE_IO_ERROR = 5044 CU_FILE_INTERNAL_BUF_REGISTER_ERROR = 5045
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which errors end by themselves.
+    use super::*;
+
+    #[test]
+    fn only_what_asks_for_another_try_is_transient() {
+        let transient: Vec<&str> = ERRORS
+            .iter()
+            .filter(|(_, error)| error.is_transient())
+            .map(|(name, _)| *name)
+            .collect();
+        assert_eq!(transient, ["EINTR", "EAGAIN", "CUDA_ERROR_NOT_READY"]);
     }
 }

@@ -70,8 +70,8 @@ const MAKE: &[FaultError] = &[
     CUDA_ERROR_INVALID_VALUE,
     CUDA_ERROR_UNKNOWN,
 ];
+/// "Not ready" is an answer more than an error, so it stands last.
 const QUERY: &[FaultError] = &[
-    CUDA_ERROR_NOT_READY,
     CUDA_ERROR_ILLEGAL_ADDRESS,
     CUDA_ERROR_ECC_UNCORRECTABLE,
     CUDA_ERROR_LAUNCH_FAILED,
@@ -80,6 +80,7 @@ const QUERY: &[FaultError] = &[
     CUDA_ERROR_NOT_INITIALIZED,
     CUDA_ERROR_DEINITIALIZED,
     CUDA_ERROR_INVALID_VALUE,
+    CUDA_ERROR_NOT_READY,
 ];
 const POOL: &[FaultError] = &[
     CUDA_ERROR_INVALID_VALUE,
