@@ -27,6 +27,7 @@ impl Run {
             settled: None,
             ended: None,
             aftermath: None,
+            group: None,
             offload_dir,
             work_dir: PathBuf::new(),
             doubts: Vec::new(),

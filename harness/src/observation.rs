@@ -50,6 +50,8 @@ pub struct Run {
     pub ended: Option<Ended>,
     /// The offload directory and the device after the process ended.
     pub aftermath: Option<Aftermath>,
+    /// What the case's memory cgroup told after that.
+    pub group: Option<String>,
     /// Where offload files belong.
     pub offload_dir: PathBuf,
     /// The subject's working directory.

@@ -112,6 +112,9 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
     if run.case.world != World::default() {
         let _ = writeln!(text, "  world:     {}", in_words(&run.case.world));
     }
+    if let Some(account) = &run.group {
+        let _ = writeln!(text, "  group:     {account}");
+    }
     let first = run.lives().next().unwrap_or(run);
     let _ = writeln!(text, "  steps:     open: {}", came_back(&first.open));
     for step in run.lives().flat_map(|life| &life.steps) {

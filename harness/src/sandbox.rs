@@ -37,7 +37,7 @@ pub struct Sandbox {
     volume: Option<OwnedFd>,
     enclosure: Enclosure,
     _memory: Option<(TempDir, Claim)>,
-    _group: Option<MemoryGroup>,
+    group: Option<MemoryGroup>,
     /// Let go of after the directory is gone.
     _claim: Claim,
 }
@@ -83,7 +83,7 @@ impl Sandbox {
             volume: None,
             enclosure: Enclosure::default(),
             _memory: None,
-            _group: None,
+            group: None,
             _claim: claim,
         };
         sandbox.furnish(world)?;
@@ -95,7 +95,7 @@ impl Sandbox {
             let group =
                 MemoryGroup::create(bytes).map_err(HarnessError::system("a memory cgroup"))?;
             self.enclosure = std::mem::take(&mut self.enclosure).in_group(&group.members());
-            self._group = Some(group);
+            self.group = Some(group);
         }
         match world.volume {
             Volume::Disk => {}
@@ -158,6 +158,12 @@ impl Sandbox {
     pub fn volume_view(&self) -> Option<PathBuf> {
         let descriptor = self.volume.as_ref()?.as_raw_fd();
         Some(PathBuf::from(format!("/proc/self/fd/{descriptor}")))
+    }
+
+    /// What the memory cgroup of the case tells of itself, where there is one.
+    #[must_use]
+    pub fn group_account(&self) -> Option<String> {
+        self.group.as_ref().map(MemoryGroup::account)
     }
 
     /// Where the harness finds the offload directory.

@@ -124,6 +124,7 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         device: device.reading(&[])?,
     });
     run.ended = Some(ended);
+    run.group = sandbox.group_account();
     if let (DeviceUnderTest::Cuda(gpu), Some(ballast)) = (&device, ballast) {
         gpu.keep(ballast);
     }

@@ -79,6 +79,40 @@ impl MemoryGroup {
         self.directory.join("cgroup.procs")
     }
 
+    /// What it has had at most and has now, and whether the kernel killed for it, in the kernel's words; what a version of
+    /// cgroups does not tell is left out.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
+        let peaks = ["memory.peak", "memory.max_usage_in_bytes"].map(read);
+        let peak = peaks
+            .iter()
+            .find_map(|peak| peak.trim().parse::<u64>().ok());
+        let mut words: Vec<String> = peak
+            .map(|bytes| format!("peak {} MiB", bytes >> 20))
+            .into_iter()
+            .collect();
+        // Version 2, version 1.
+        let events = [read("memory.events"), read("memory.oom_control")].concat();
+        words.extend(
+            values(&events, &["oom_kill"]).map(|(_, killed)| format!("{killed} killed for memory")),
+        );
+        let stat = read("memory.stat");
+        let kinds = [
+            "anon",
+            "file",
+            "shmem",
+            "kernel",
+            "total_rss",
+            "total_cache",
+            "total_shmem",
+        ];
+        words.extend(
+            values(&stat, &kinds).map(|(kind, bytes)| format!("{kind} {} MiB", bytes >> 20)),
+        );
+        words.join(", ")
+    }
+
     fn set(&self, limit: &str, bytes: u64) -> io::Result<()> {
         let path = self.directory.join(limit);
         // A limit file that is not there would be made as a plain file nowhere: cgroup filesystems refuse that.
@@ -91,6 +125,15 @@ impl Drop for MemoryGroup {
         // Nobody is there to be told; an empty group that stays takes nothing.
         let _ = settle(REMOVAL_BOUND, || fs::remove_dir(&self.directory).ok());
     }
+}
+
+/// Lines `KEY NUMBER` whose key is wanted.
+fn values<'a>(text: &'a str, wanted: &[&str]) -> impl Iterator<Item = (&'a str, u64)> {
+    let lines = text.lines().filter_map(|line| {
+        let (key, value) = line.split_once(' ')?;
+        Some((key, value.trim().parse().ok()?))
+    });
+    lines.filter(move |(key, _)| wanted.contains(key))
 }
 
 fn named(error: io::Error, action: &str, path: &Path) -> io::Error {
@@ -158,8 +201,31 @@ fn mounted(line: &str, is_v2: bool, path: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    //! Which mount shows a cgroup.
+    //! Which mount shows a cgroup, and what one tells of itself.
     use super::*;
+
+    #[test]
+    fn a_group_tells_its_peak_its_dead_and_what_fills_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = MemoryGroup {
+            directory: directory.path().join("group"),
+            _claim: Claim::take(directory.path()).unwrap().unwrap(),
+        };
+        let write = |name: &str, text: &str| {
+            fs::create_dir_all(&group.directory).unwrap();
+            fs::write(group.directory.join(name), text).unwrap();
+        };
+        assert_eq!(group.account(), "");
+        write("memory.peak", "268435456\n");
+        write("memory.events", "low 0\noom 2\noom_kill 1\n");
+        write(
+            "memory.stat",
+            "anon 1048576\nfile 5242880\nshmem 4194304\npgfault 7\n",
+        );
+        let expected = "peak 256 MiB, 1 killed for memory, anon 1 MiB, file 5 MiB, shmem 4 MiB";
+        assert_eq!(group.account(), expected);
+        fs::remove_dir_all(&group.directory).unwrap();
+    }
 
     #[test]
     fn the_mount_of_the_right_hierarchy_shows_the_group() {
