@@ -6,7 +6,7 @@
 //!   that ask for it, by `dlsym` or by `cuGetProcAddress`, get the wrapper in place of the real function's address (`lookup`).
 //! - **A call** (`dispatch`) is counted where it touches the scope or has no file, decided about by the rules in the shared memory, made,
 //!   and entered in the ledger. The caller finds result and `errno` as the real function leaves them, or as such a function fails.
-//! - **The process joins the harness at start** (`attach`) by the path in `SPILLPROOF_FAULTS`, and ends with status 97 where it cannot.
+//! - **The process joins the harness at start** (`attach`) by the path in `SPILLPROOF_FAULTS`, and ends with a status of its own (97) where it cannot.
 //!   Forked children go on in the same memory; programs that they become join anew.
 //!
 //! # What it keeps to

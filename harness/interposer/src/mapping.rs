@@ -47,7 +47,7 @@ impl Mapping {
 
 /// Remembers a mapping of a file inside the scope.
 pub(crate) fn add(start: usize, bytes: usize) {
-    let bytes = bytes.next_multiple_of(rustix::param::page_size());
+    let bytes = whole_pages(bytes);
     for (index, mapping) in MAPPINGS.iter().enumerate() {
         let claim =
             mapping
@@ -76,7 +76,7 @@ pub(crate) fn is_known(start: usize, bytes: usize) -> bool {
 
 /// Forgets a range that is mapped no longer; `gone` hears the start of each mapping of which nothing is left.
 pub(crate) fn remove(start: usize, bytes: usize, mut gone: impl FnMut(usize)) {
-    let bytes = bytes.next_multiple_of(rustix::param::page_size());
+    let bytes = whole_pages(bytes);
     let end = start.saturating_add(bytes);
     for mapping in used() {
         if !mapping.is_live() {
@@ -92,6 +92,13 @@ pub(crate) fn remove(start: usize, bytes: usize, mut gone: impl FnMut(usize)) {
             mapping.state.store(FREE, Ordering::Release);
         }
     }
+}
+
+/// Untrusted lengths, too: what the kernel refuses comes here first.
+fn whole_pages(bytes: usize) -> usize {
+    bytes
+        .checked_next_multiple_of(rustix::param::page_size())
+        .unwrap_or(usize::MAX)
 }
 
 fn used() -> &'static [Mapping] {

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 
 use libtest_mimic::Trial;
-use spillproof_faults::{Kind, LedgerEntry};
+use spillproof_faults::{FAULTS_VARIABLE, Kind, LedgerEntry, NOT_ATTACHED_STATUS};
 
 use crate::stage::{Stage, describe, said, text};
 use crate::trial;
@@ -60,7 +60,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             killed,
         ),
         trial(
-            "programs::a_panic_unwinds_through_a_wrapper_to_its_catcher",
+            "programs::a_cancelled_thread_unwinds_through_a_wrapper",
             unwound,
         ),
     ]
@@ -291,14 +291,14 @@ fn scrubbed() {
     let stage = Stage::new("");
     assert_eq!(
         stage.play(&["program", "scrubbed", text(&stage.scope())]),
-        "Some(97)"
+        "true"
     );
 }
 
 fn play_scrubbed() {
     let mut command = Command::new("/bin/true");
-    let output = command.env_remove(crate::stage::VARIABLE).output().unwrap();
-    print!("{:?}", output.status.code());
+    let output = command.env_remove(FAULTS_VARIABLE).output().unwrap();
+    print!("{}", output.status.code() == Some(NOT_ATTACHED_STATUS));
 }
 
 fn loaded() {

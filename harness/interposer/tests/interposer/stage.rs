@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use spillproof_board::{BOARD_VARIABLE, Board, BoardConfig, BoardDevice};
-use spillproof_faults::{LedgerEntry, Options, Plan, Shared, SiteId};
+use spillproof_faults::{FAULTS_VARIABLE, LedgerEntry, Options, Plan, Shared, SiteId};
 use tempfile::TempDir;
-
-pub(crate) const VARIABLE: &str = "SPILLPROOF_FAULTS";
 
 /// A library that cargo leaves beside the test executable.
 pub(crate) fn library(name: &str) -> PathBuf {
@@ -98,7 +96,7 @@ impl Stage {
         let mut command = Command::new(program);
         command
             .env("LD_PRELOAD", library("libspillproof_interposer.so"))
-            .env(VARIABLE, self.path())
+            .env(FAULTS_VARIABLE, self.path())
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::null());
         command

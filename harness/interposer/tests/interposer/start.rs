@@ -3,40 +3,41 @@
 use std::process::Command;
 
 use libtest_mimic::Trial;
+use spillproof_faults::{FAULTS_VARIABLE, NOT_ATTACHED_STATUS};
 
-use crate::stage::{Stage, VARIABLE, describe, said};
+use crate::stage::{Stage, describe, said};
 use crate::trial;
-
-/// As in the interposer.
-const NOT_ATTACHED_STATUS: i32 = 97;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial(
             "start::without_the_variable_a_process_ends_at_start",
             || {
-                refuses(|command| command.env_remove(VARIABLE), "it is not set");
+                refuses(
+                    |command| command.env_remove(FAULTS_VARIABLE),
+                    "it is not set",
+                );
             },
         ),
         trial(
             "start::with_a_path_to_nothing_a_process_ends_at_start",
             || {
                 refuses(
-                    |command| command.env(VARIABLE, "/nowhere/to/be/found"),
+                    |command| command.env(FAULTS_VARIABLE, "/nowhere/to/be/found"),
                     "/nowhere/to/be/found: cannot open it",
                 );
             },
         ),
         trial("start::with_another_file_a_process_ends_at_start", || {
             refuses(
-                |command| command.env(VARIABLE, "/proc/self/exe"),
+                |command| command.env(FAULTS_VARIABLE, "/proc/self/exe"),
                 "/proc/self/exe: cannot open it",
             );
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("file");
             std::fs::write(&file, [0; 4096]).unwrap();
             refuses(
-                |command| command.env(VARIABLE, &file),
+                |command| command.env(FAULTS_VARIABLE, &file),
                 "it is no memory of a harness",
             );
         }),
