@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use spillproof_faults::{Attached, Entering, Kind, Options, Plan, Shared, SiteId};
@@ -134,43 +134,67 @@ fn of_many_threads_that_end_one_thing_one_does() {
     assert!(entered > 1000, "only {entered} things could be entered");
 }
 
-#[test]
-fn of_two_threads_that_end_a_thing_at_once_one_does() {
-    let (_shared, _file, attached) = both(1);
-    let (round, done, ended) = (
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-    );
-    let rounds = 5000;
-    let spin = |until: &dyn Fn() -> bool| {
-        for step in 0u64.. {
-            if until() {
+/// Lets two threads do something at the same moment, over and over, with what comes between.
+fn at_once(rounds: u64, between: impl Fn(u64), act: impl Fn(u64, u64) + Sync) {
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let wait = |counter: &AtomicU64, round: u64| {
+        for step in 1u64.. {
+            if counter.load(Ordering::Acquire) >= round {
                 return;
             }
-            if step % 500 == 499 {
+            if step % 5000 == 0 {
                 std::thread::yield_now();
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                for this in 1..=rounds {
-                    spin(&|| round.load(Ordering::Acquire) >= this);
-                    if let Some(taken) = attached.take(Kind::DeviceMemory, 1) {
-                        ended.fetch_add(1, Ordering::Relaxed);
-                        attached.end(taken);
-                    }
-                    done.fetch_add(1, Ordering::AcqRel);
-                }
-            });
-        }
-        for this in 1..=rounds {
-            assert!(attached.enter(&thing(1)));
-            round.store(this, Ordering::Release);
-            spin(&|| done.load(Ordering::Acquire) == 2 * this);
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                wait(&begun, round);
+                act(round, 0);
+                done.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..=rounds {
+            between(round);
+            begun.store(round, Ordering::Release);
+            act(round, 1);
+            wait(&done, round);
         }
     });
-    assert_eq!(ended.into_inner(), rounds);
+}
+
+#[test]
+fn of_two_threads_that_end_a_thing_at_once_one_does() {
+    let (_shared, _file, attached) = both(1);
+    let ended = AtomicUsize::new(0);
+    let enter = |_| assert!(attached.enter(&thing(1)));
+    at_once(5000, enter, |_, _| {
+        if let Some(taken) = attached.take(Kind::DeviceMemory, 1) {
+            ended.fetch_add(1, Ordering::Relaxed);
+            attached.end(taken);
+        }
+    });
+    assert_eq!(ended.into_inner(), 5000);
+}
+
+#[test]
+fn what_two_threads_enter_at_once_is_both_there() {
+    let (shared, _file, attached) = both(2);
+    let missing = AtomicUsize::new(0);
+    // Keys that differ from round to round: those of some rounds start their search at the same row.
+    let clear = |round| {
+        for thread in 0..2 {
+            match attached.take(Kind::DeviceMemory, (round - 1) * 2 + thread) {
+                Some(taken) => attached.end(taken),
+                None => _ = missing.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+    };
+    // Before the first round nothing is there.
+    at_once(5000, clear, |round, thread| {
+        attached.enter(&thing(round * 2 + thread));
+    });
+    assert_eq!(missing.into_inner(), 2);
+    assert_eq!(shared.ledger().lost, 0);
 }

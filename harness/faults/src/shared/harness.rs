@@ -318,9 +318,9 @@ fn make(lengths: Lengths) -> Result<(Words, OwnedFd), (&'static str, Errno)> {
 
 #[cfg(test)]
 mod tests {
-    //! Receipts that a plan before the present one has left late.
+    //! What was written late, or in another order than that in which it happened.
     use super::*;
-    use crate::shared::{Attached, Call, Facts};
+    use crate::shared::{Attached, Call, Facts, Recorded};
 
     struct NoFacts;
 
@@ -348,15 +348,43 @@ mod tests {
         shared.load(&plan).unwrap();
         attached.decide(call, attached.rules(site), &mut NoFacts);
         attached.decide(call, attached.rules(site), &mut NoFacts);
-        let late = RECEIPTS + receipt::WORDS + receipt::GENERATION;
-        shared.words.set(late, shared.generation - 1);
-        let receipts = shared.receipts();
-        assert_eq!(
+        let receipts = || {
+            let receipts = shared.receipts();
             receipts
                 .iter()
                 .map(|receipt| receipt.nth)
-                .collect::<Vec<_>>(),
-            [1]
-        );
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(receipts(), [1, 2]);
+        let late = RECEIPTS + receipt::WORDS + receipt::GENERATION;
+        shared.words.set(late, shared.generation - 1);
+        assert_eq!(receipts(), [1]);
+        shared.words.set(RECEIPTS + receipt::RULE, 1);
+        assert_eq!(receipts(), []);
+    }
+
+    #[test]
+    fn what_threads_wrote_in_another_order_is_read_in_that_of_the_serial_numbers() {
+        let (shared, file) = Shared::create(&Plan::default(), &Options::default()).unwrap();
+        let attached = Attached::map(&file).unwrap();
+        for nth in 1..=2 {
+            attached.record(&Recorded {
+                site: SiteId::named("fsync"),
+                nth,
+                size: 0,
+                offset: None,
+                path: b"",
+                caller: b"",
+            });
+        }
+        let first = shared.lengths.trace();
+        shared.words.set(first + trace::SERIAL, 9);
+        let order = shared
+            .trace()
+            .entries
+            .iter()
+            .map(|entry| entry.nth)
+            .collect::<Vec<_>>();
+        assert_eq!(order, [2, 1]);
     }
 }
