@@ -106,7 +106,8 @@ pub fn bench(judged: &Judged) -> Result<Bench, String> {
     Ok(Bench {
         subject,
         ballast: program("ballast")?,
-        emulator: emulator()?,
+        interposer: library("libspillproof_interposer.so", "spillproof-interposer")?,
+        emulator: library("libcuda_emulator.so", "spillproof-cuda-emulator")?,
         work_dir,
     })
 }
@@ -130,9 +131,8 @@ fn program(name: &str) -> Result<PathBuf, String> {
     ))
 }
 
-/// The emulated driver: cargo puts a cdylib dev-dependency beside the test executable.
-fn emulator() -> Result<PathBuf, String> {
-    let name = "libcuda_emulator.so";
+/// A library of this workspace: cargo puts a cdylib dev-dependency beside the test executable.
+fn library(name: &str, package: &str) -> Result<PathBuf, String> {
     let places = [
         executable_dir()?.join(name),
         build_dir()?.join(name),
@@ -140,7 +140,10 @@ fn emulator() -> Result<PathBuf, String> {
     ];
     let found = places.iter().find(|path| path.is_file()).cloned();
     found.ok_or_else(|| {
-        format!("{name} is neither in {} nor above it; build it with `cargo build -p spillproof-cuda-emulator`", places[0].display())
+        format!(
+            "{name} is neither in {} nor above it; build it with `cargo build -p {package}`",
+            places[0].display()
+        )
     })
 }
 

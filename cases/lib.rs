@@ -5,6 +5,7 @@ pub mod bench;
 pub mod concurrency;
 pub mod crash;
 pub mod data;
+pub mod disk;
 pub mod gds;
 pub mod limits;
 pub mod mapped;
@@ -31,6 +32,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         data::cases(),
         mapped::cases(),
         concurrency::cases(),
+        disk::cases(),
         limits::cases(),
         crash::cases(),
         gds::cases(),

@@ -3,6 +3,7 @@
 use spillproof_harness::{
     attack::Attack,
     case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step},
+    faults::{Faults, InForce},
     lanes::{Lane, Moment},
     world::World,
 };
@@ -41,6 +42,7 @@ pub fn case(
         requires: Vec::new(),
         world: World::default(),
         path: None,
+        faults: None,
     }
 }
 
@@ -61,6 +63,12 @@ pub trait CaseWords: Sized {
     /// With files kept unmapped.
     #[must_use]
     fn file_only(self) -> Self;
+    /// With these faults from the first step on.
+    ///
+    /// # Panics
+    /// The plan is malformed: the case is wrong.
+    #[must_use]
+    fn failing(self, plan: &str) -> Self;
 }
 
 impl CaseWords for Case {
@@ -88,6 +96,17 @@ impl CaseWords for Case {
     fn file_only(self) -> Self {
         self.set("OFFLOAD_FILE_TIER", "file")
             .needs(Capability::FileOnly)
+    }
+
+    fn failing(mut self, plan: &str) -> Self {
+        let plan = plan
+            .parse()
+            .unwrap_or_else(|error| panic!("{}: {plan}: {error}", self.name));
+        self.faults = Some(Faults {
+            plan,
+            from: InForce::Baseline,
+        });
+        self
     }
 }
 

@@ -16,7 +16,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("harness/faults", &[]),
     ("harness/interposer", &["spillproof-faults"]),
     ("harness/protocol", &[]),
-    ("harness", &["spillproof-board", "spillproof-protocol"]),
+    (
+        "harness",
+        &[
+            "spillproof-board",
+            "spillproof-faults",
+            "spillproof-protocol",
+        ],
+    ),
     ("fixtures/cuda-emulator", &["spillproof-board"]),
     (
         "fixtures/subjects",
@@ -48,7 +55,7 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
         "fixtures/subjects",
         &["spillproof-board", "spillproof-cuda-emulator"],
     ),
-    (".", &["spillproof-cuda-emulator"]),
+    (".", &["spillproof-cuda-emulator", "spillproof-interposer"]),
 ];
 
 const TOP_LEVEL: &[&str] = &[

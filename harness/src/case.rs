@@ -4,6 +4,7 @@ pub use crate::gpu::{CuFile, CuFileFault, Gpu};
 
 use crate::{
     attack::Attack,
+    faults::Faults,
     lanes::{Lane, Moment},
     world::{Event, World},
 };
@@ -42,6 +43,8 @@ pub struct Case {
     pub world: World,
     /// The way that everything between device and files must take; any when absent.
     pub path: Option<TransferPath>,
+    /// Calls that fail.
+    pub faults: Option<Faults>,
 }
 
 /// A model under a name.
@@ -259,6 +262,29 @@ impl Case {
 }
 
 impl Action {
+    /// The model that must be loaded for this to be asked.
+    #[must_use]
+    pub fn needed_model(&self) -> Option<&str> {
+        match self {
+            Self::Request { model, .. }
+            | Self::Modify { model, .. }
+            | Self::ReadBack { model }
+            | Self::Drop { model }
+            | Self::Hold { model, .. } => Some(model),
+            Self::Free { model, .. } => model.as_deref(),
+            Self::Load { .. }
+            | Self::Ballast { .. }
+            | Self::ReleaseBallast
+            | Self::World(_)
+            | Self::ReadHeld { .. }
+            | Self::Release { .. }
+            | Self::Attack(_)
+            | Self::Together(_)
+            | Self::Wait(_)
+            | Self::Cancel { .. } => None,
+        }
+    }
+
     /// A short description for logs and goldens.
     #[must_use]
     pub fn label(&self) -> String {

@@ -7,6 +7,7 @@ mod claim;
 pub mod crash;
 pub mod device;
 pub mod error;
+pub mod faults;
 pub mod golden;
 pub mod gpu;
 pub mod invariants;

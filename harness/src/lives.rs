@@ -28,6 +28,7 @@ impl Run {
             ended: None,
             aftermath: None,
             group: None,
+            rules: Vec::new(),
             offload_dir,
             work_dir: PathBuf::new(),
             doubts: Vec::new(),
@@ -88,6 +89,8 @@ impl Run {
         doubts.extend(self.late_cancellations());
         doubts.extend(self.cufile_fault_never_met());
         doubts.extend(self.late_in_lanes());
+        let idle = self.rules.iter().filter(|rule| rule.fired == 0);
+        doubts.extend(idle.map(|rule| format!("a fault never happened: {rule}")));
         let landed = self.signals();
         if !landed.is_empty() && !landed.contains(&true) {
             doubts.push(format!(

@@ -3,6 +3,7 @@
 use crate::{
     case::{Action, Case, Expect},
     device::DeviceReading,
+    faults::{Fired, RuleAccount},
     invariants,
     probe::{FilesReading, PeakReading, ProcessReading},
     subject::{Ended, Finding, Killed},
@@ -52,6 +53,8 @@ pub struct Run {
     pub aftermath: Option<Aftermath>,
     /// What the case's memory cgroup told after that.
     pub group: Option<String>,
+    /// What became of the case's rules.
+    pub rules: Vec<RuleAccount>,
     /// Where offload files belong.
     pub offload_dir: PathBuf,
     /// The subject's working directory.
@@ -107,6 +110,8 @@ pub struct StepRecord {
     pub expect: Expect,
     /// What came back.
     pub outcome: Outcome,
+    /// Calls of the subject that went as a fault plan says since the step before.
+    pub fired: Vec<Fired>,
     /// How long the call took.
     pub wall: Duration,
     /// Before the call.

@@ -112,6 +112,12 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
     if run.case.world != World::default() {
         let _ = writeln!(text, "  world:     {}", in_words(&run.case.world));
     }
+    if let Some(faults) = &run.case.faults {
+        let _ = writeln!(text, "  faults:    {faults}");
+        for rule in &run.rules {
+            let _ = writeln!(text, "             {rule}");
+        }
+    }
     if let Some(account) = &run.group {
         let _ = writeln!(text, "  group:     {account}");
     }

@@ -5,6 +5,7 @@
 
 mod crash;
 mod data;
+mod faulted;
 mod memory;
 mod outcome;
 mod places;

@@ -1,9 +1,8 @@
 //! `progress`, `typed` and `truth`: what came back, against what had to.
 //!
-//! Not checked here: whether an error's message helps; whether a masked fault was masked rightly
-//! (that needs receipts of injected faults).
+//! Not checked here: whether an error's message helps. Steps under a fault plan are judged in `faulted.rs`.
 
-use super::transfers;
+use super::{faulted, transfers};
 use crate::{
     case::{Action, Expect},
     observation::{Act, Outcome, Phase, Run},
@@ -12,7 +11,7 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// Steps that are work, as opposed to management of memory.
-fn is_work(act: &Act<'_>) -> bool {
+pub(super) fn is_work(act: &Act<'_>) -> bool {
     match act.action {
         Action::Load { .. } | Action::Request { .. } | Action::Modify { .. } => true,
         Action::Free { .. }
@@ -31,10 +30,18 @@ fn is_work(act: &Act<'_>) -> bool {
     }
 }
 
+/// Acts whose outcome the case itself foresees.
+fn planned(run: &Run) -> impl Iterator<Item = Act<'_>> {
+    run.acts().filter(|_| run.case.faults.is_none())
+}
+
 /// Work succeeds once nothing stands in its way, and every call ends within its bound.
 pub(super) fn progress(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
-    for act in run.acts() {
+    if run.case.faults.is_some() {
+        wrong.extend(faulted::progress(run));
+    }
+    for act in planned(run) {
         match (act.expect, act.outcome) {
             (Expect::Ok, Outcome::Failed(error)) if is_work(&act) => {
                 wrong.push(format!(
@@ -67,7 +74,10 @@ pub(super) fn progress(run: &Run) -> Vec<String> {
 pub(super) fn typed(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     let opened = std::iter::once(("open".to_owned(), &run.case.open, &run.open));
-    let steps = run.acts().map(|act| (act.place(), act.expect, act.outcome));
+    let steps = planned(run).map(|act| (act.place(), act.expect, act.outcome));
+    if run.case.faults.is_some() {
+        wrong.extend(faulted::typed(run));
+    }
     for (place, expect, outcome) in opened.chain(steps) {
         match (expect, outcome) {
             (_, Outcome::Misbehaved(finding)) => wrong.push(format!("{place}: {finding}")),
@@ -114,9 +124,10 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
 pub(super) fn truth(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     let opened = std::iter::once(("open".to_owned(), false, &run.case.open, &run.open));
-    let steps = run
-        .acts()
-        .map(|act| (act.place(), is_work(&act), act.expect, act.outcome));
+    let steps = planned(run).map(|act| (act.place(), is_work(&act), act.expect, act.outcome));
+    if run.case.faults.is_some() {
+        wrong.extend(faulted::truth(run));
+    }
     for (place, work, expect, outcome) in opened.chain(steps) {
         match (expect, outcome) {
             (Expect::Error(expected), outcome) if outcome.is_success() => {

@@ -50,9 +50,10 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
                     .map(|message| format!("{}: {message}", step.place())),
             );
         }
-        // Host memory cannot be reserved: some may have left before it was short.
+        // Host memory cannot be reserved: some may have left before it was short. Nor can a call that fails be foreseen.
         if let (Action::Free { model, .. }, Expect::Error(kind)) = (&step.action, &step.expect)
             && *kind != ErrorKind::HostMemory
+            && run.case.faults.is_none()
             && let Some((before, after)) = step.loaded_bytes(model.as_deref())
             && before != after
         {
@@ -62,7 +63,8 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
             ));
         }
     }
-    wrong.extend(run.judged_steps().filter_map(lost_in_a_failure));
+    let lost = |step| lost_in_a_failure(run, step);
+    wrong.extend(run.judged_steps().filter_map(lost));
     wrong.extend(freed_in_lanes(run));
     wrong.extend(unjustified_writes(run));
     wrong.extend(unjustified_reports(run));
@@ -74,12 +76,17 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
 
 /// Where a request may fail on its way, what left the device before it failed is on the host. Which bytes are there is for
 /// requests that follow to show.
-fn lost_in_a_failure(step: &StepRecord) -> Option<String> {
-    let (Action::Free { .. }, Expect::OkOrError(_), Outcome::Failed(error)) =
-        (&step.action, &step.expect, &step.outcome)
-    else {
+fn lost_in_a_failure(run: &Run, step: &StepRecord) -> Option<String> {
+    let (Action::Free { .. }, Outcome::Failed(error)) = (&step.action, &step.outcome) else {
         return None;
     };
+    let may_fail_midway = match step.expect {
+        Expect::OkOrError(_) => true,
+        Expect::Ok | Expect::Error(_) => run.case.faults.is_some(),
+    };
+    if !may_fail_midway {
+        return None;
+    }
     let released = step
         .before
         .device

@@ -37,8 +37,11 @@ fn stored(step: &StepRecord, after: bool) -> u64 {
     total(files.map(|entry| entry.allocated_bytes.max(entry.bytes)))
 }
 
-/// A full disk that was found out by writing, not by reserving.
+/// A full disk that was found out by writing, not by reserving; of a write that is made to fail it cannot be known before.
 pub(super) fn written_before_refused(run: &Run) -> Option<String> {
+    if run.case.faults.is_some() {
+        return None;
+    }
     run.judged_steps().find_map(|step| {
         let Outcome::Failed(error) = &step.outcome else {
             return None;

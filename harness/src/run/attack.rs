@@ -353,6 +353,7 @@ mod tests {
             requires: Vec::new(),
             world: World::default(),
             path: None,
+            faults: None,
         };
         let excess_of = |bytes| {
             file.set_len(bytes).unwrap();

@@ -116,6 +116,7 @@ impl Session<'_> {
             action: action.clone(),
             expect: Expect::Ok,
             outcome,
+            fired: Vec::new(),
             wall: Duration::ZERO,
             before,
             after: self.device_only_reading()?,
@@ -162,7 +163,7 @@ impl Session<'_> {
         let next = Subject::spawn(
             &self.command,
             self.sandbox,
-            self.device.environment(),
+            super::with_faults(self.device.environment(), self.injection),
             super::subject_limits(&self.run.case),
         )?;
         let dead = std::mem::replace(&mut self.subject, next);

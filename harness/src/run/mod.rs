@@ -7,6 +7,7 @@ mod calls;
 mod crash;
 mod disturb;
 mod events;
+mod injection;
 mod reach;
 mod readings;
 mod runner;
@@ -29,6 +30,7 @@ use crate::{
 pub use abilities::abilities;
 
 use attack::Spoils;
+use injection::Injection;
 use nix::sys::statvfs::statvfs;
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
@@ -48,6 +50,8 @@ pub struct Bench {
     pub subject: SubjectCommand,
     /// The program that holds device memory beside it.
     pub ballast: PathBuf,
+    /// The library that makes calls of a subject fail.
+    pub interposer: PathBuf,
     /// The library that serves as libcuda on emulated devices.
     pub emulator: PathBuf,
     /// Where sandboxes are made.
@@ -89,7 +93,11 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     command.env.extend(settings);
     let limits = subject_limits(&run.case);
-    let subject = Subject::spawn(&command, &sandbox, device.environment(), limits)?;
+    let injection = run.case.faults.as_ref();
+    let injection = injection.map(|faults| Injection::create(faults, bench, &sandbox));
+    let injection = injection.transpose()?;
+    let environment = with_faults(device.environment(), injection.as_ref());
+    let subject = Subject::spawn(&command, &sandbox, environment, limits)?;
     sandbox.look_through(subject.pid())?;
     let mut session = Session {
         run,
@@ -98,6 +106,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         device: &device,
         sandbox: &sandbox,
         bench,
+        injection: injection.as_ref(),
+        receipts: 0,
         ballast: device.kept_ballast(),
         neighbour: None,
         limited: Vec::new(),
@@ -125,10 +135,19 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     });
     run.ended = Some(ended);
     run.group = sandbox.group_account();
+    run.rules = injection.as_ref().map_or_else(Vec::new, Injection::account);
     if let (DeviceUnderTest::Cuda(gpu), Some(ballast)) = (&device, ballast) {
         gpu.keep(ballast);
     }
     result
+}
+
+fn with_faults(
+    mut environment: Vec<(OsString, OsString)>,
+    injection: Option<&Injection>,
+) -> Vec<(OsString, OsString)> {
+    environment.extend(injection.into_iter().flat_map(Injection::environment));
+    environment
 }
 
 /// A disk that is full before anything began is nobody's fault that is judged here.
@@ -241,6 +260,7 @@ mod tests {
                 requires: Vec::new(),
                 world: crate::world::World::default(),
                 path: None,
+                faults: None,
             }
         };
         refuse_a_full_disk(&case(4096), directory.path()).unwrap();

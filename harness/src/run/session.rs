@@ -1,6 +1,6 @@
 //! A subject at work: from `hello` to `quit`, in the order that ARCHITECTURE.md describes.
 
-use super::{Bench, attack::Spoils, beside::Neighbour, views::HeldView};
+use super::{Bench, attack::Spoils, beside::Neighbour, injection::Injection, views::HeldView};
 use crate::{
     ballast::Ballast,
     case::{Action, Amount, Destinations, Expect, MIB},
@@ -31,6 +31,9 @@ pub(super) struct Session<'a> {
     pub(super) device: &'a DeviceUnderTest,
     pub(super) sandbox: &'a Sandbox,
     pub(super) bench: &'a Bench,
+    pub(super) injection: Option<&'a Injection>,
+    /// Receipts that are in steps already.
+    pub(super) receipts: usize,
     pub(super) ballast: Option<Ballast>,
     pub(super) neighbour: Option<Neighbour>,
     /// Limits that were lowered, in order.
@@ -95,6 +98,9 @@ impl Session<'_> {
         let baseline = self.reading()?;
         self.justified_bytes = 0;
         self.run.baseline = Some(baseline);
+        if let Some(injection) = self.injection {
+            injection.begin();
+        }
         Ok(())
     }
 
@@ -144,6 +150,11 @@ impl Session<'_> {
                 return Ok(false);
             }
         };
+        if let Some(injection) = self.injection
+            && let Some(reason) = injection.out_of_reach(self.subject.pid())
+        {
+            self.run.doubts.push(reason);
+        }
         let lacks = |needed: &&Capability| !hello.capabilities.contains(needed);
         if let Some(missing) = self.run.case.requires.iter().find(lacks) {
             self.run.skipped = Some(format!("the subject lacks the capability {missing}"));
@@ -194,6 +205,9 @@ impl Session<'_> {
 
     /// With every disturbance gone, everything must be served in the same process.
     pub(super) fn second_round(&mut self) -> Result<(), Stop> {
+        if let Some(injection) = self.injection {
+            injection.end();
+        }
         self.restore_device()?;
         self.restore_world()?;
         self.spoils.give_permissions_back();

@@ -27,12 +27,21 @@ impl Session<'_> {
             Some(_) | None => self.reading()?,
         };
         let status_before = self.status()?;
-        let request = self.request_for(&action, &status_before)?;
+        let lacks_model = self.run.case.faults.is_some()
+            && action
+                .needed_model()
+                .is_some_and(|model| !self.shadows.contains_key(model));
+        let request = match lacks_model {
+            true => None,
+            false => self.request_for(&action, &status_before)?,
+        };
         let mut expected = self.expected(&action);
         let watch = PeakWatch::start(self.subject.pid());
         let started = Instant::now();
         let outcome = match &request {
             Some(request) => self.call(request),
+            // A fault kept it from being loaded.
+            None if lacks_model => Outcome::NotRun,
             None => self.disturb(&action)?,
         };
         let wall = started.elapsed();
@@ -59,12 +68,21 @@ impl Session<'_> {
             let status = self.status()?;
             (self.reading()?, Some(status))
         };
+        let fired = self
+            .injection
+            .map_or_else(Vec::new, |injection| injection.fired_since(self.receipts));
+        self.receipts += fired.len();
+        if !fired.is_empty() {
+            // What was written in vain is written again.
+            self.justified_bytes += self.rewritten_bytes()?;
+        }
         self.run.steps.push(StepRecord {
             number,
             phase,
             action,
             expect,
             outcome,
+            fired,
             wall,
             before,
             after,

@@ -1,6 +1,7 @@
 //! A run on which nothing is wrong, and one change of it for each thing that an invariant must see: here the run, and the
 //! invariants of resources and memory.
 
+mod faulted;
 mod lanes;
 mod outcomes;
 mod policy;
@@ -111,6 +112,7 @@ fn step(action: Action, outcome: Outcome, before: u64, after: u64) -> StepRecord
         action,
         expect: Expect::Ok,
         outcome,
+        fired: Vec::new(),
         wall: Duration::ZERO,
         before: reading(before),
         after: reading(after),
@@ -179,6 +181,7 @@ fn clean() -> Run {
         requires: Vec::new(),
         world: World::default(),
         path: None,
+        faults: None,
     };
     Run {
         staging_bytes: 8 * MIB,

@@ -1,0 +1,111 @@
+//! Calls on files, maps and device memory that fail at the border: each failure is told, made good by another try or done
+//! without, and leaves nothing behind. Which step a fault meets is the engine's own affair; what must come of it follows from
+//! the receipts.
+
+use crate::{
+    models::plain,
+    steps::{CaseWords as _, case, drop_model, free, load, modify, read_back, request},
+};
+use spillproof_harness::case::{Amount, Case, Destinations, MIB};
+use spillproof_protocol::Capability;
+
+/// The family.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    PLANS
+        .iter()
+        .map(|(name, plan)| journey(name, plan))
+        .collect()
+}
+
+/// Names and plans, by what fails.
+const PLANS: &[(&str, &str)] = &[
+    // Writing.
+    (
+        "enospc_at_the_first_write",
+        "pwrite,write:error=ENOSPC:when=1",
+    ),
+    (
+        "enospc_at_a_middle_write",
+        "pwrite,write:error=ENOSPC:when=4",
+    ),
+    ("edquot", "pwrite,write:error=EDQUOT:when=2"),
+    ("efbig", "pwrite,write:error=EFBIG:when=2"),
+    ("eio_on_write", "pwrite,write:error=EIO:when=2"),
+    ("eio_on_every_write", "pwrite,write:error=EIO"),
+    (
+        "short_write_then_enospc",
+        "pwrite,write:short=4096:when=2;pwrite,write:error=ENOSPC:when=3",
+    ),
+    ("short_writes", "pwrite,write:short=4096:when=1..8"),
+    ("interrupted_writes", "pwrite,write:error=EINTR:when=1+2"),
+    ("slow_writes", "pwrite,write:delay=2ms"),
+    // Making files.
+    ("no_permission", "open,openat:error=EACCES:when=1"),
+    ("no_descriptor", "open,openat:error=EMFILE:when=1"),
+    ("read_only_filesystem", "open,openat:error=EROFS:when=1"),
+    ("no_length", "ftruncate:error=EIO:when=1"),
+    ("no_space_to_reserve", "fallocate:error=ENOSPC:when=1"),
+    ("no_reservations", "fallocate:error=EOPNOTSUPP"),
+    // Reading.
+    ("eio_on_the_first_read", "pread,read:error=EIO:when=1"),
+    ("eio_on_a_later_read", "pread,read:error=EIO:when=4"),
+    ("short_reads", "pread,read:short=4096:when=1..8"),
+    ("interrupted_reads", "pread,read:error=EINTR:when=1+2"),
+    // Maps.
+    ("no_maps", "mmap:error=ENOMEM"),
+    // Removing.
+    ("a_file_that_stays", "unlink,unlinkat:error=EIO:when=1"),
+    // The device.
+    (
+        "device_oom_once",
+        "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=4",
+    ),
+    (
+        "device_oom_for_good",
+        "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=8+",
+    ),
+    (
+        "a_copy_to_the_host_fails",
+        "cuMemcpyDtoHAsync,cuMemcpyDtoH:error=CUDA_ERROR_INVALID_VALUE:when=2",
+    ),
+    (
+        "a_copy_to_the_device_fails",
+        "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=9",
+    ),
+    // Pairs.
+    (
+        "device_oom_and_a_full_disk",
+        "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=7;pwrite,write:error=ENOSPC:when=1",
+    ),
+    (
+        "a_full_disk_and_a_file_that_stays",
+        "pwrite,write:error=ENOSPC:when=2;unlink,unlinkat:error=EIO:when=1",
+    ),
+];
+
+/// To files and back, twice, and once more after a change; through one thread, so that calls come in one order.
+fn journey(name: &str, plan: &str) -> Case {
+    let free_all = || free(Amount::float(1e30), Destinations::Any);
+    case("disk", name, 32, vec![plain("a", 1, &[2 * MIB; 6])])
+        .set("OFFLOAD_IO_THREADS", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
+        .needs(Capability::Modify)
+        .failing(plan)
+        .steps([
+            load("a"),
+            free_all(),
+            read_back("a"),
+            request("a"),
+            free_all(),
+            request("a"),
+            modify("a", "t1", 7),
+            free_all(),
+            request("a"),
+            drop_model("a"),
+            // What could not be removed has gone by now.
+            load("a"),
+            free_all(),
+            drop_model("a"),
+        ])
+}

@@ -1,0 +1,111 @@
+//! What is judged of steps that a fault plan reached.
+
+use super::*;
+use crate::faults::{Faults, Fired, InForce, RuleAccount};
+use spillproof_faults::{FaultError, SiteId};
+
+fn fired(site: &str, error: &str) -> Fired {
+    Fired {
+        site: SiteId::find(site).unwrap(),
+        nth: 1,
+        error: Some(FaultError::named(error).unwrap()),
+    }
+}
+
+/// What trips when the step `index` of the clean run meets these errors and ends so.
+fn met(index: usize, errors: &[Fired], outcome: Option<Outcome>) -> Vec<InvariantId> {
+    tripped(|run| {
+        run.case.faults = Some(Faults {
+            plan: "pwrite:error=ENOSPC".parse().unwrap(),
+            from: InForce::Baseline,
+        });
+        let step = &mut run.steps[index];
+        step.fired = errors.to_vec();
+        if let Some(outcome) = outcome {
+            if matches!(outcome, Outcome::Failed(_)) && index == 1 {
+                // Nothing left the device.
+                let before = step.before.clone();
+                step.after = before;
+                step.status_after = step.status_before.clone();
+            }
+            step.outcome = outcome;
+        }
+    })
+}
+
+#[test]
+fn an_error_surfaces_when_a_call_failed_and_only_then() {
+    let enospc = [fired("pwrite", "ENOSPC")];
+    let full = || Some(failure(ErrorKind::DiskFull));
+    assert_eq!(met(1, &enospc, full()), []);
+    assert_eq!(met(1, &enospc, None), [InvariantId::Truth]);
+    assert_eq!(met(1, &[], full()), [InvariantId::Truth]);
+    assert_eq!(met(0, &[], full()), [InvariantId::Progress]);
+    assert_eq!(met(0, &[], None), []);
+}
+
+#[test]
+fn an_error_is_of_a_kind_that_fits_the_call_that_failed() {
+    let kind = |site: &str, error: &str, kind| met(1, &[fired(site, error)], Some(failure(kind)));
+    for (site, error, fits) in [
+        ("pwrite", "EIO", ErrorKind::Io),
+        ("pwrite", "EDQUOT", ErrorKind::DiskFull),
+        (
+            "cuMemAlloc",
+            "CUDA_ERROR_OUT_OF_MEMORY",
+            ErrorKind::DeviceOom,
+        ),
+        (
+            "cuMemcpyDtoHAsync",
+            "CUDA_ERROR_INVALID_VALUE",
+            ErrorKind::DeviceError,
+        ),
+    ] {
+        assert_eq!(kind(site, error, fits), [], "{site} {error}");
+        let other = kind(site, error, ErrorKind::Corrupt);
+        assert_eq!(other, [InvariantId::Typed], "{site} {error}");
+    }
+}
+
+#[test]
+fn what_another_try_or_another_way_makes_good_may_be_masked() {
+    for (site, error) in [
+        ("pwrite", "EINTR"),
+        ("fallocate", "EOPNOTSUPP"),
+        ("openat", "EINVAL"),
+        ("mmap", "ENOMEM"),
+        ("unlinkat", "EIO"),
+        ("cuMemAlloc", "CUDA_ERROR_OUT_OF_MEMORY"),
+        ("cuFileWrite", "EIO"),
+    ] {
+        assert_eq!(met(1, &[fired(site, error)], None), [], "{site} {error}");
+    }
+    for (site, error) in [
+        ("fallocate", "ENOSPC"),
+        ("openat", "EMFILE"),
+        ("pread", "EIO"),
+        ("cuMemcpyDtoHAsync", "CUDA_ERROR_INVALID_VALUE"),
+    ] {
+        let swallowed = met(1, &[fired(site, error)], None);
+        assert_eq!(swallowed, [InvariantId::Truth], "{site} {error}");
+    }
+}
+
+#[test]
+fn a_rule_that_never_fired_is_a_doubt() {
+    let mut run = clean();
+    let doubts = |run: &Run| {
+        run.all_doubts()
+            .iter()
+            .filter(|doubt| doubt.contains("never happened"))
+            .count()
+    };
+    run.rules = vec![RuleAccount {
+        rule: "pwrite:error=ENOSPC:when=9".into(),
+        counted: 8,
+        fired: 0,
+    }];
+    assert_eq!(doubts(&run), 1);
+    run.rules[0].fired = 1;
+    assert_eq!(doubts(&run), 0);
+}

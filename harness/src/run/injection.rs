@@ -1,0 +1,119 @@
+//! Faults in a subject: the memory that its interposer reads them from, and what came of them.
+
+use super::Bench;
+use crate::{
+    error::HarnessError,
+    faults::{Faults, Fired, InForce, RuleAccount},
+    sandbox::Sandbox,
+};
+use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared};
+use std::{
+    ffi::OsString,
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
+};
+
+/// Rows for what a subject holds: far more than any case makes.
+const LEDGER_ROWS: usize = 4096;
+
+/// A plan in the memory of a case's subjects.
+#[derive(Debug)]
+pub(super) struct Injection {
+    shared: Shared,
+    file: OwnedFd,
+    interposer: PathBuf,
+    faults: Faults,
+}
+
+impl Injection {
+    /// # Errors
+    /// The memory cannot be made, or the plan was put together wrongly.
+    pub(super) fn create(
+        faults: &Faults,
+        bench: &Bench,
+        sandbox: &Sandbox,
+    ) -> Result<Self, HarnessError> {
+        let options = Options {
+            scopes: vec![sandbox.offload_dir()],
+            ledger_rows: LEDGER_ROWS,
+            trace_rows: 1,
+            is_recording: false,
+        };
+        let (shared, file) = Shared::create(&faults.plan, &options)
+            .map_err(|error| HarnessError::Case(error.to_string()))?;
+        match faults.from {
+            InForce::Start => {}
+            InForce::Baseline => shared.disarm(),
+        }
+        Ok(Self {
+            shared,
+            file,
+            interposer: bench.interposer.clone(),
+            faults: faults.clone(),
+        })
+    }
+
+    /// What brings the interposer into a process.
+    pub(super) fn environment(&self) -> [(OsString, OsString); 2] {
+        let memory = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        [
+            ("LD_PRELOAD".into(), self.interposer.clone().into()),
+            (FAULTS_VARIABLE.into(), memory.into()),
+        ]
+    }
+
+    /// The baseline was read.
+    pub(super) fn begin(&self) {
+        match self.faults.from {
+            InForce::Start => {}
+            InForce::Baseline => self.shared.arm(),
+        }
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn end(&self) {
+        self.shared.disarm();
+    }
+
+    /// Why the faults cannot reach the process.
+    pub(super) fn out_of_reach(&self, pid: u32) -> Option<String> {
+        let attached = self.shared.attachments().iter().any(|one| one.pid == pid);
+        (!attached).then(|| {
+            format!(
+                "no fault reaches the subject: {} is not in it; it may be statically linked, or LD_PRELOAD was taken out of its environment",
+                self.interposer.display()
+            )
+        })
+    }
+
+    /// What happened after the first `seen` receipts.
+    pub(super) fn fired_since(&self, seen: usize) -> Vec<Fired> {
+        let receipts = self.shared.receipts();
+        let new = receipts.get(seen..).unwrap_or_default();
+        let rules = &self.faults.plan.rules;
+        let fired = new.iter().map(|receipt| Fired {
+            site: receipt.site,
+            nth: receipt.nth,
+            error: rules.get(receipt.rule).and_then(|rule| match rule.action {
+                Action::Error(error) => Some(error),
+                Action::Short { .. } | Action::Delay(_) | Action::Signal(_) => None,
+            }),
+        });
+        fired.collect()
+    }
+
+    pub(super) fn account(&self) -> Vec<RuleAccount> {
+        let rules = self.faults.plan.rules.iter();
+        rules
+            .zip(self.shared.rule_counts())
+            .map(|(rule, count)| RuleAccount {
+                rule: Plan {
+                    rules: vec![rule.clone()],
+                }
+                .to_string(),
+                counted: count.counted,
+                fired: count.fired,
+            })
+            .collect()
+    }
+}
