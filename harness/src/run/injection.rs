@@ -9,6 +9,7 @@ use crate::{
 use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared};
 use std::{
     ffi::OsString,
+    fs,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
 };
@@ -78,7 +79,11 @@ impl Injection {
     /// Why the faults cannot reach the process.
     pub(super) fn out_of_reach(&self, pid: u32) -> Option<String> {
         let attached = self.shared.attachments().iter().any(|one| one.pid == pid);
-        (!attached).then(|| {
+        // What attached may have become another program since.
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let name = self.interposer.to_string_lossy();
+        let is_in_it = maps.lines().any(|line| line.ends_with(&*name));
+        (!attached || !is_in_it).then(|| {
             format!(
                 "no fault reaches the subject: {} is not in it; it may be statically linked, or LD_PRELOAD was taken out of its environment",
                 self.interposer.display()
