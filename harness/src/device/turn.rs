@@ -7,11 +7,15 @@ use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
 /// How long other cases may have a GPU before it is said that one does not end.
 const TAKING_BOUND: Duration = Duration::from_secs(600);
+
+/// How soon another process that waits is noticed while no case is run.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What this process has of its GPUs, by unique id: nothing while a case is at it.
 static KEPT: Mutex<BTreeMap<String, Option<Kept>>> = Mutex::new(BTreeMap::new());
@@ -96,17 +100,44 @@ fn try_take(uuid: &str, wish: &mut Option<Wish>) -> Result<Option<Turn>, Harness
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut all = kept();
         let Some(slot) = self.slot.take() else { return };
         let ballast = self.ballast().take().filter(|ballast| !ballast.failed());
-        // Where it cannot be told whether anybody waits, nobody is made to.
-        if ballast.is_none() || Wish::anybodys(&self.uuid).unwrap_or(true) {
-            all.remove(&self.uuid);
-            drop(Kept { ballast, slot });
-        } else {
-            all.insert(self.uuid.clone(), Some(Kept { ballast, slot }));
+        let is_worth_keeping = ballast.is_some();
+        let held = Kept { ballast, slot };
+        kept().insert(self.uuid.clone(), Some(held));
+        if !is_worth_keeping || is_awaited(&self.uuid) || !watch(&self.uuid) {
+            let_go(&self.uuid);
         }
     }
+}
+
+/// Where it cannot be told whether another process waits, none is made to.
+fn is_awaited(uuid: &str) -> bool {
+    Wish::anybodys(uuid).unwrap_or(true)
+}
+
+/// Lets go of what no case has, without holding up the cases of other GPUs meanwhile.
+fn let_go(uuid: &str) {
+    let held = kept().get_mut(uuid).and_then(Option::take);
+    if held.is_some() {
+        drop(held);
+        kept().remove(uuid);
+    }
+}
+
+/// Looks for other processes that wait until a case takes the GPU again: none may come. False where that cannot be done.
+fn watch(uuid: &str) -> bool {
+    let uuid = uuid.to_owned();
+    let looks = move || {
+        while matches!(kept().get(&uuid), Some(Some(_))) {
+            if is_awaited(&uuid) {
+                let_go(&uuid);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    };
+    let watcher = thread::Builder::new().name("turn".into());
+    watcher.spawn(looks).is_ok()
 }
 
 #[cfg(test)]
@@ -116,7 +147,6 @@ mod tests {
     use std::{
         fs,
         sync::atomic::{AtomicUsize, Ordering},
-        thread,
     };
 
     fn uuid(test: &str) -> String {
@@ -188,6 +218,19 @@ mod tests {
         let alive = std::path::Path::new("/proc").join(pid.to_string()).exists();
         assert!(!alive, "the ballast lies there still");
         drop(wish);
+        forget(&uuid);
+    }
+
+    #[test]
+    fn a_process_without_further_cases_lets_go_when_another_waits() {
+        let uuid = uuid("idle");
+        let turn = Turn::take(&uuid).unwrap();
+        *turn.ballast() = Some(obedient());
+        drop(turn);
+        let wish = Wish::say(&uuid).unwrap();
+        assert!(wish.is_some());
+        let got = settle(Duration::from_secs(5), || Slot::try_take(&uuid).unwrap());
+        assert!(got.is_some(), "still kept after 5 s of waiting");
         forget(&uuid);
     }
 
