@@ -89,7 +89,39 @@ fn abreast(lanes: &[Lane]) -> String {
     text
 }
 
-/// Whether it is left open by which way bytes go, where there is more than one: by the case, or by the machine.
+/// A golden in the words of a case that goes its own way: of what left the device, only whereto.
+///
+/// ```
+/// use spillproof_harness::golden::coarse;
+///
+/// let golden = "load a: ok\nfree all 1e30: full, 96 bytes; 2 to mapped by cufile (t1 to t0), 96 written\n";
+/// assert_eq!(coarse(golden), "load a: ok\nfree all 1e30: full, what was resident to mapped\n");
+/// ```
+#[must_use]
+pub fn coarse(golden: &str) -> String {
+    let lines = golden.lines().map(|line| {
+        let moved = line
+            .split_once(": ")
+            .filter(|(label, _)| label.starts_with("free "))
+            .and_then(|(label, outcome)| Some((label, outcome.split_once(" bytes; ")?)));
+        let Some((label, (amount, moves))) = moved else {
+            return format!("{line}\n");
+        };
+        let extent = amount.split_once(", ").map_or(amount, |(extent, _)| extent);
+        let tiers: BTreeSet<&str> = moves
+            .split("; ")
+            .filter_map(|one| one.split_once(" to ")?.1.split(' ').next())
+            .collect();
+        let tiers: Vec<&str> = tiers.into_iter().collect();
+        format!(
+            "{label}: {extent}, what was resident to {}\n",
+            tiers.join(" and ")
+        )
+    });
+    lines.collect()
+}
+
+/// Whether it is left open by which way bytes go, where there is more than one.
 fn goes_its_own_way(run: &Run) -> bool {
     match run.case.gpu {
         Gpu::Absent
@@ -97,10 +129,6 @@ fn goes_its_own_way(run: &Run) -> bool {
             cufile: CuFile::Absent,
             ..
         } => false,
-        Gpu::Present {
-            cufile: CuFile::AsFound,
-            ..
-        } => true,
         Gpu::Present { .. } => run.case.path.is_none(),
     }
 }
