@@ -11,13 +11,28 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 /// What the names of claimed directories begin with. Nothing else is ever reaped.
-pub(crate) const PREFIX: &str = "spillproof-held-";
+const PREFIX: &str = "spillproof-held-";
+
+/// The beginning of the names that this process reaps: with a part for the running kernel, because another one, on another
+/// machine of a shared filesystem, may not see its locks.
+pub(crate) fn prefix() -> &'static str {
+    static OURS: OnceLock<String> = OnceLock::new();
+    OURS.get_or_init(|| {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let kernel = match boot.get(..8) {
+            Some(first) => first.to_owned(),
+            // Nobody's but this process's.
+            None => format!("pid{}", std::process::id()),
+        };
+        format!("{PREFIX}{kernel}-")
+    })
+}
 
 /// How long reaping goes on; what is still there then is left to the next process.
 const REAPING_BOUND: Duration = Duration::from_secs(5);
@@ -52,7 +67,7 @@ impl Claim {
 pub(crate) fn claimed_directory(base: &Path, label: &str) -> io::Result<(TempDir, Claim)> {
     for _ in 0..TRIES {
         let directory = tempfile::Builder::new()
-            .prefix(&format!("{PREFIX}{label}"))
+            .prefix(&format!("{}{label}", prefix()))
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .tempdir_in(base)?;
         if let Some(claim) = Claim::take(directory.path())? {
@@ -85,7 +100,7 @@ fn reap(place: &Path, remove: fn(&Path) -> io::Result<()>, until: Instant) -> io
             break;
         }
         let entry = entry?;
-        let named = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let named = entry.file_name().to_string_lossy().starts_with(prefix());
         if named && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             // Others reap here too, and may not be allowed to.
             let _ = reap_directory(&entry.path(), remove);
@@ -160,7 +175,7 @@ mod tests {
     fn only_directories_that_are_named_so_and_that_nobody_holds_are_reaped() {
         let base = tempfile::tempdir().unwrap();
         let at = |name: &str| base.path().join(name);
-        let (left, held_name) = (format!("{PREFIX}left"), format!("{PREFIX}file"));
+        let (left, held_name) = (format!("{}left", prefix()), format!("{}file", prefix()));
         fs::create_dir_all(at(&left).join("offload/closed")).unwrap();
         fs::write(at(&left).join("offload/closed/file"), "x").unwrap();
         let closed = at(&left).join("offload/closed");
@@ -168,12 +183,19 @@ mod tests {
         fs::create_dir(at("models")).unwrap();
         fs::write(at(&held_name), "x").unwrap();
         fs::write(at("models/weights"), "x").unwrap();
-        let link = format!("{PREFIX}link");
+        let link = format!("{}link", prefix());
         std::os::unix::fs::symlink(at("models"), at(&link)).unwrap();
+        let elsewhere = at(&format!("{PREFIX}00000000-left"));
+        fs::create_dir(&elsewhere).unwrap();
         let (held, claim) = claimed_directory(base.path(), "case-").unwrap();
         reap(base.path(), remove_tree, later()).unwrap();
         assert!(!at(&left).exists());
-        for kept in [held.path(), &at("models/weights"), &at(&held_name)] {
+        for kept in [
+            held.path(),
+            &at("models/weights"),
+            &at(&held_name),
+            &elsewhere,
+        ] {
             assert!(kept.exists(), "{kept:?}");
         }
         assert!(fs::symlink_metadata(at(&link)).is_ok());
@@ -185,7 +207,7 @@ mod tests {
     #[test]
     fn reaping_ends_when_its_time_is_over() {
         let base = tempfile::tempdir().unwrap();
-        fs::create_dir(base.path().join(format!("{PREFIX}left"))).unwrap();
+        fs::create_dir(base.path().join(format!("{}left", prefix()))).unwrap();
         reap(base.path(), remove_tree, Instant::now()).unwrap();
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
     }

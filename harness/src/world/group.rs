@@ -56,7 +56,7 @@ impl MemoryGroup {
         static GROUPS: AtomicU64 = AtomicU64::new(1);
         for _ in 0..TRIES {
             let number = GROUPS.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{}{}-{number}", claim::PREFIX, std::process::id());
+            let name = format!("{}{}-{number}", claim::prefix(), std::process::id());
             let directory = parent.join(name);
             match fs::create_dir(&directory) {
                 Ok(()) => {}
