@@ -18,6 +18,7 @@ mod stepped;
 mod taken;
 mod trace;
 mod tree;
+mod unnamed;
 
 pub use capture::Captured;
 pub use command::{Limits, SubjectCommand, TREE_VARIABLE};

@@ -1,6 +1,7 @@
 //! A subject that goes from system call to system call while somebody looks: nothing that shows outside happens between two of
 //! them, so that no moment is missed, however busy the machine is.
 
+use super::unnamed::{self, Unnamed};
 use nix::{
     errno::Errno,
     sys::{
@@ -251,6 +252,16 @@ impl Traced {
                 }
             }
             Err(Errno::EINTR) => Event::Passing,
+            Err(Errno::EINVAL) => match unnamed::pass_on() {
+                Unnamed::Ended(thread) if thread == self.process => Event::Ended,
+                Unnamed::Ended(thread) => {
+                    self.halted.remove(&thread);
+                    let _ = stopped(Id::Pid(thread), WaitPidFlag::WEXITED);
+                    Event::Passing
+                }
+                Unnamed::PassedOn => Event::Passing,
+                Unnamed::Nothing => Event::Nothing,
+            },
             Err(_) => Event::Ended,
         }
     }

@@ -139,6 +139,36 @@ fn a_process_does_nothing_unseen_between_two_looks() {
 }
 
 #[test]
+fn a_real_time_signal_is_passed_on_and_is_no_end() {
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "trap 'exit 5' 34; read line; while :; do kill -0 $$; done",
+        ])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut traced = Traced::stop(pid).unwrap();
+    drop(child.stdin.take());
+    let mut looks = 0;
+    let look = || {
+        looks += 1;
+        if looks == 50 {
+            let sent = Command::new("kill")
+                .args(["-34", &pid.to_string()])
+                .status();
+            assert!(sent.unwrap().success());
+        }
+        Next::GoOn
+    };
+    assert_eq!(traced.run(Whom::All, look, |_| false), Ran::Ended);
+    drop(traced);
+    assert!(looks > 50, "{looks}");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
 fn a_process_that_is_let_go_runs_on() {
     let mut child = Command::new("sh")
         .args(["-c", "read line; exit 7"])
