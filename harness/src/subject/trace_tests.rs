@@ -5,7 +5,7 @@ use crate::settle::settle;
 use std::{
     env,
     fs::File,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -143,11 +143,14 @@ fn a_real_time_signal_is_passed_on_and_is_no_end() {
     let mut child = Command::new("sh")
         .args([
             "-c",
-            "trap 'exit 5' 34; read line; while :; do kill -0 $$; done",
+            "trap 'exit 5' 34; echo ready; read line; while :; do kill -0 $$; done",
         ])
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut ready = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
     let pid = Pid::from_raw(child.id().cast_signed());
     let mut traced = Traced::stop(pid).unwrap();
     drop(child.stdin.take());
