@@ -61,6 +61,7 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("S17", "oom::at_the_last_tensor_of_a_reload", &[Vram]),
     exhibit("S18", "oom::workspace_too_large", &[Progress, Typed]),
     exhibit("S19", "oom::workspace_too_large", &[Truth]),
+    exhibit("S19", "disk::device_oom_for_good", &[Data]),
     exhibit("S20", "repeat::threshold_512", &[Policy]),
     exhibit("M1", "oom::forced_1e30", &[Maps]),
     exhibit("M2", "oom::forced_1e30", &[Threads]),

@@ -3,7 +3,6 @@
 use spillproof_harness::{
     attack::Attack,
     case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step},
-    faults::{Faults, InForce},
     lanes::{Lane, Moment},
     world::World,
 };
@@ -102,10 +101,7 @@ impl CaseWords for Case {
         let plan = plan
             .parse()
             .unwrap_or_else(|error| panic!("{}: {plan}: {error}", self.name));
-        self.faults = Some(Faults {
-            plan,
-            from: InForce::Baseline,
-        });
+        self.faults = Some(plan);
         self
     }
 }

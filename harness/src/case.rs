@@ -4,10 +4,10 @@ pub use crate::gpu::{CuFile, CuFileFault, Gpu};
 
 use crate::{
     attack::Attack,
-    faults::Faults,
     lanes::{Lane, Moment},
     world::{Event, World},
 };
+use spillproof_faults::Plan;
 use spillproof_protocol::{
     Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier, TransferPath,
 };
@@ -43,8 +43,8 @@ pub struct Case {
     pub world: World,
     /// The way that everything between device and files must take; any when absent.
     pub path: Option<TransferPath>,
-    /// Calls that fail.
-    pub faults: Option<Faults>,
+    /// Calls that fail, from the first step on and until the second round. A rule that never fires makes the case inconclusive.
+    pub faults: Option<Plan>,
 }
 
 /// A model under a name.

@@ -1,35 +1,7 @@
-//! Faults as data: which calls of the subject fail, and from when on.
+//! What became of the rules of a fault plan.
 
-use spillproof_faults::{FaultError, Plan, SiteId};
+use spillproof_faults::{FaultError, SiteId};
 use std::fmt;
-
-/// A fault plan and when it is in force. It is out of force in the second round, where everything must be served again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults {
-    /// The rules. One that never fires makes the case inconclusive.
-    pub plan: Plan,
-    /// From when on they are in force; their counts start there.
-    pub from: InForce,
-}
-
-/// From when on a plan is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InForce {
-    /// From the subject's first call on.
-    Start,
-    /// From the case's first step on.
-    Baseline,
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let from = match self.from {
-            InForce::Start => "from the start",
-            InForce::Baseline => "from the first step on",
-        };
-        write!(f, "{} ({from})", self.plan)
-    }
-}
 
 /// A call that went as a rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

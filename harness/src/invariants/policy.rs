@@ -50,10 +50,9 @@ pub(super) fn policy(run: &Run) -> Vec<String> {
                     .map(|message| format!("{}: {message}", step.place())),
             );
         }
-        // Host memory cannot be reserved: some may have left before it was short. Nor can a call that fails be foreseen.
+        // Host memory cannot be reserved: some may have left before it was short.
         if let (Action::Free { model, .. }, Expect::Error(kind)) = (&step.action, &step.expect)
             && *kind != ErrorKind::HostMemory
-            && run.case.faults.is_none()
             && let Some((before, after)) = step.loaded_bytes(model.as_deref())
             && before != after
         {

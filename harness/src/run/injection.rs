@@ -3,7 +3,7 @@
 use super::Bench;
 use crate::{
     error::HarnessError,
-    faults::{Faults, Fired, InForce, RuleAccount},
+    faults::{Fired, RuleAccount},
     sandbox::Sandbox,
 };
 use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared};
@@ -23,14 +23,14 @@ pub(super) struct Injection {
     shared: Shared,
     file: OwnedFd,
     interposer: PathBuf,
-    faults: Faults,
+    plan: Plan,
 }
 
 impl Injection {
     /// # Errors
     /// The memory cannot be made, or the plan was put together wrongly.
     pub(super) fn create(
-        faults: &Faults,
+        plan: &Plan,
         bench: &Bench,
         sandbox: &Sandbox,
     ) -> Result<Self, HarnessError> {
@@ -40,17 +40,14 @@ impl Injection {
             trace_rows: 1,
             is_recording: false,
         };
-        let (shared, file) = Shared::create(&faults.plan, &options)
+        let (shared, file) = Shared::create(plan, &options)
             .map_err(|error| HarnessError::Case(error.to_string()))?;
-        match faults.from {
-            InForce::Start => {}
-            InForce::Baseline => shared.disarm(),
-        }
+        shared.disarm();
         Ok(Self {
             shared,
             file,
             interposer: bench.interposer.clone(),
-            faults: faults.clone(),
+            plan: plan.clone(),
         })
     }
 
@@ -65,10 +62,7 @@ impl Injection {
 
     /// The baseline was read.
     pub(super) fn begin(&self) {
-        match self.faults.from {
-            InForce::Start => {}
-            InForce::Baseline => self.shared.arm(),
-        }
+        self.shared.arm();
     }
 
     /// Nothing fails any more.
@@ -95,7 +89,7 @@ impl Injection {
     pub(super) fn fired_since(&self, seen: usize) -> Vec<Fired> {
         let receipts = self.shared.receipts();
         let new = receipts.get(seen..).unwrap_or_default();
-        let rules = &self.faults.plan.rules;
+        let rules = &self.plan.rules;
         let fired = new.iter().map(|receipt| Fired {
             site: receipt.site,
             nth: receipt.nth,
@@ -108,7 +102,7 @@ impl Injection {
     }
 
     pub(super) fn account(&self) -> Vec<RuleAccount> {
-        let rules = self.faults.plan.rules.iter();
+        let rules = self.plan.rules.iter();
         rules
             .zip(self.shared.rule_counts())
             .map(|(rule, count)| RuleAccount {

@@ -1,7 +1,7 @@
 //! What is judged of steps that a fault plan reached.
 
 use super::*;
-use crate::faults::{Faults, Fired, InForce, RuleAccount};
+use crate::faults::{Fired, RuleAccount};
 use spillproof_faults::{FaultError, SiteId};
 
 fn fired(site: &str, error: &str) -> Fired {
@@ -15,10 +15,7 @@ fn fired(site: &str, error: &str) -> Fired {
 /// What trips when the step `index` of the clean run meets these errors and ends so.
 fn met(index: usize, errors: &[Fired], outcome: Option<Outcome>) -> Vec<InvariantId> {
     tripped(|run| {
-        run.case.faults = Some(Faults {
-            plan: "pwrite:error=ENOSPC".parse().unwrap(),
-            from: InForce::Baseline,
-        });
+        run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
         let step = &mut run.steps[index];
         step.fired = errors.to_vec();
         if let Some(outcome) = outcome {
