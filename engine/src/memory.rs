@@ -63,11 +63,25 @@ impl Version {
         }
     }
 
-    fn reclaimable(self) -> &'static str {
-        match self {
-            Self::One => "total_inactive_file",
-            Self::Two => "inactive_file",
-        }
+    /// What of `memory.stat` the kernel can take back at once, from the text of that file: inactive file pages, but for those that
+    /// have to reach the disk first. A group that is full of these is killed in when the disk is slow.
+    fn reclaimable_bytes(self, stat: &str) -> u64 {
+        let [inactive, unwritten @ ..] = match self {
+            Self::One => ["total_inactive_file", "total_dirty", "total_writeback"],
+            Self::Two => ["inactive_file", "file_dirty", "file_writeback"],
+        };
+        let value = |wanted: &str| -> u64 {
+            stat.lines()
+                .filter_map(|line| line.split_once(' '))
+                .find(|(key, _)| *key == wanted)
+                .and_then(|(_, value)| value.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        let unwritten = unwritten
+            .map(value)
+            .into_iter()
+            .fold(0, u64::saturating_add);
+        value(inactive).saturating_sub(unwritten)
     }
 }
 
@@ -95,15 +109,8 @@ impl Cgroup {
             .filter_map(|name| number(name))
             .min()?;
         let used = number(self.version.usage())?;
-        let reclaimable = fs::read_to_string(self.directory.join("memory.stat"))
-            .ok()
-            .and_then(|stat| {
-                stat.lines().find_map(|line| {
-                    let (key, value) = line.split_once(' ')?;
-                    (key == self.version.reclaimable()).then(|| value.trim().parse::<u64>().ok())?
-                })
-            })
-            .unwrap_or(0);
+        let stat = fs::read_to_string(self.directory.join("memory.stat")).unwrap_or_default();
+        let reclaimable = self.version.reclaimable_bytes(&stat);
         Some(limit.saturating_sub(used.saturating_sub(reclaimable)))
     }
 }
@@ -326,6 +333,27 @@ mod tests {
     }
 
     #[test]
+    fn pages_that_the_disk_has_yet_to_take_do_not_count_as_free() {
+        let fixture = Fixture::new();
+        fixture.join("0::/a\n", V2);
+        fixture.v2("a", &(100 * MIB).to_string(), "max", 90 * MIB, 0);
+        let stat = |inactive: u64, dirty: u64, writeback: u64| {
+            let lines = [
+                ("inactive_file", inactive * MIB),
+                ("file_dirty", dirty * MIB),
+                ("file_writeback", writeback * MIB),
+            ];
+            let text = lines
+                .map(|(key, bytes)| format!("{key} {bytes}\n"))
+                .concat();
+            fixture.write("cg/a/memory.stat", &text);
+            fixture.available()
+        };
+        assert_eq!(stat(30, 10, 5), 25 * MIB);
+        assert_eq!(stat(30, 40, 5), 10 * MIB, "active pages can be dirty, too");
+    }
+
+    #[test]
     fn version_one_counts_with_its_own_files() {
         let fixture = Fixture::new();
         fixture.join(
@@ -347,9 +375,13 @@ mod tests {
         assert_eq!(fixture.available(), 100 * MIB, "memory.stat may be missing");
         fixture.write(
             "cg/a/memory.stat",
-            &format!("inactive_file 7\ntotal_inactive_file {}\n", 50 * MIB),
+            &format!(
+                "inactive_file 7\ntotal_inactive_file {}\ntotal_dirty {}\ntotal_writeback {MIB}\n",
+                50 * MIB,
+                9 * MIB
+            ),
         );
-        assert_eq!(fixture.available(), 150 * MIB);
+        assert_eq!(fixture.available(), 140 * MIB);
     }
 
     #[test]

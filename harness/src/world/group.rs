@@ -103,9 +103,13 @@ impl MemoryGroup {
             "file",
             "shmem",
             "kernel",
+            "file_dirty",
+            "file_writeback",
             "total_rss",
             "total_cache",
             "total_shmem",
+            "total_dirty",
+            "total_writeback",
         ];
         words.extend(
             values(&stat, &kinds).map(|(kind, bytes)| format!("{kind} {} MiB", bytes >> 20)),
