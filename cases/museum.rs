@@ -21,7 +21,7 @@ use spillproof_harness::{
     report,
     verdict::Verdict,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 /// A specimen, the case that shows it, and every invariant that it trips there.
 struct Exhibit {
@@ -128,6 +128,10 @@ fn main() {
             every_invariant_is_tripped,
         ),
     ];
+    trials.push(Trial::test(
+        "a_ballast_that_dies_is_nobodys_fault",
+        ballast_that_dies,
+    ));
     for exhibit in EXHIBITS {
         let name = format!(
             "{}_is_caught_by_{}",
@@ -193,6 +197,33 @@ fn doubted(specimen: &str, case: &str) -> Result<(), Failed> {
         | Verdict::Infrastructure(_)) => {
             let details = report::details(&judgement.run, &verdict, "");
             Err(format!("{specimen} is not doubted: {}\n{details}", verdict.word()).into())
+        }
+    }
+}
+
+/// Where the ballast gave its memory back unasked, what the subject did says nothing.
+fn ballast_that_dies() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("ballast");
+    fs::write(
+        &program,
+        "#!/bin/sh\nwhile read -r line; do case $line in leave*) echo ok 0; exit;; *) echo ok 0;; esac; done\n",
+    )?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700))?;
+    let mut bench = bench(&Judged::Specimen("healthy".into()))?;
+    bench.ballast = program;
+    let case = find("oom::ballast")?;
+    let judgement = judge(&case, &DeviceKind::Emulated, &bench);
+    match &judgement.verdict {
+        Verdict::Infrastructure(reason) if reason.contains("ended while a case relied on it") => {
+            Ok(())
+        }
+        Verdict::Infrastructure(_)
+        | Verdict::Pass
+        | Verdict::Fail(_)
+        | Verdict::Inconclusive(_)
+        | Verdict::Skipped(_) => {
+            Err(report::details(&judgement.run, &judgement.verdict, "").into())
         }
     }
 }

@@ -86,6 +86,21 @@ impl Ballast {
         self.failed
     }
 
+    /// Whether it holds what it was told to hold. Nobody but the harness ends it.
+    ///
+    /// # Errors
+    /// It has ended, or failed before.
+    pub fn check(&mut self) -> Result<(), HarnessError> {
+        let reason = match self.process.ended() {
+            Ok(None) if !self.failed => return Ok(()),
+            Ok(None) => "it did not do what it was told".into(),
+            Ok(Some(status)) => format!("it ended while a case relied on it ({status})"),
+            Err(error) => format!("it cannot be asked how it is: {error}"),
+        };
+        self.failed = true;
+        Err(HarnessError::Ballast(reason))
+    }
+
     /// Takes device memory, or gives it back, until `bytes` are free. Answers what is free then.
     ///
     /// # Errors
@@ -149,8 +164,24 @@ fn parse(answer: &str) -> Option<Left> {
 
 #[cfg(test)]
 mod tests {
-    //! What its answers mean.
+    //! What its answers mean, and what its end does.
     use super::*;
+    use crate::settle::settle;
+
+    #[test]
+    fn a_ballast_that_ended_is_told_from_one_that_holds() {
+        let script = "read -r line; echo ok 1; read -r line; exit 3";
+        let program = Path::new("/bin/sh");
+        let mut ballast = Ballast::start_with(program, &["-c", script], &[]).unwrap();
+        ballast.make_room(1).unwrap();
+        ballast.check().unwrap();
+        assert!(!ballast.failed());
+        writeln!(ballast.stdin, "end").unwrap();
+        let ended = settle(ANSWER_BOUND, || ballast.check().err());
+        let text = ended.unwrap().to_string();
+        assert!(text.contains("exit status: 3"), "{text}");
+        assert!(ballast.failed());
+    }
 
     #[test]
     fn an_answer_tells_what_is_free_and_whether_it_can_be_had() {

@@ -5,6 +5,7 @@ use crate::{
     ballast::{Ballast, Left},
     case::{Action, Gpu},
     device::DeviceUnderTest,
+    error::HarnessError,
     observation::Outcome,
     settle::settle,
 };
@@ -52,10 +53,16 @@ impl Session<'_> {
             (DeviceUnderTest::Cuda(_), Gpu::Present { vram_bytes, .. }) => self.leave(*vram_bytes),
             (DeviceUnderTest::Cuda(_), Gpu::Absent)
             | (DeviceUnderTest::Absent { .. } | DeviceUnderTest::Emulated(_), _) => {
+                self.check_ballast()?;
                 self.ballast = None;
                 Ok(())
             }
         }
+    }
+
+    /// A ballast that is gone has given back what the subject was to do without.
+    pub(super) fn check_ballast(&mut self) -> Result<(), HarnessError> {
+        self.ballast.as_mut().map_or(Ok(()), Ballast::check)
     }
 
     fn leave(&mut self, leave_bytes: u64) -> Result<(), Stop> {

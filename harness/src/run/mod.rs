@@ -121,6 +121,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     session.end_neighbour();
     // Before the directory is read for the last time, also where a subject's death ended its case early.
     session.spoils.give_permissions_back();
+    // Also where the subject ended the case: without the ballast it was another case.
+    let result = result.and(session.check_ballast());
     let Session {
         run,
         subject,

@@ -92,6 +92,7 @@ impl Session<'_> {
             expected,
             justified_bytes: self.justified_bytes,
         });
+        self.check_ballast()?;
         if misbehaved {
             Err(Stop::Recorded)
         } else {

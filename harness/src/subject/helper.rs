@@ -3,8 +3,9 @@
 use super::{command::on_spawner, tree};
 use crate::error::HarnessError;
 use std::{
+    io,
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
 };
 
 /// Such a process; dropping it ends it. It may outlive the thread that asked for it, and no subject's tree contains it.
@@ -24,6 +25,14 @@ impl Helper {
 
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// Its status cannot be had.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
     }
 
     /// Its standard input and output, where they are piped and not taken yet.
