@@ -32,10 +32,7 @@ use capture::{Capture, flood};
 use client::{Broken, Client};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::Signal,
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
+    sys::signal::Signal,
 };
 use pidfd::pidfd;
 use spillproof_protocol::Request;
@@ -246,15 +243,7 @@ impl Subject {
     /// How it ended, if it has; its status stays to be taken by [`Subject::finish`].
     #[must_use]
     pub fn exit(&self) -> Option<ExitReport> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        match waitid(Id::PIDFd(self.process.as_fd()), flags) {
-            Ok(WaitStatus::Exited(_, status)) => Some(ExitReport::Exited(status)),
-            Ok(WaitStatus::Signaled(_, signal, core)) => Some(ExitReport::Signalled {
-                signal: signal as i32,
-                core,
-            }),
-            Ok(_) | Err(_) => None,
-        }
+        pidfd::exit(self.process.as_fd())
     }
 
     /// Waits for the end, at most `deadline`: after `quit` was answered the subject should exit with 0; else its socket is closed and it

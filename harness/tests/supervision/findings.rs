@@ -259,6 +259,8 @@ fn early_ends() {
         ("dies_by_sigkill", 9, "SIGKILL"),
         ("dies_by_sigsegv", 11, "SIGSEGV"),
         ("aborts", 6, "SIGABRT"),
+        // The first two belong to glibc, so that this is the kernel's 32nd and three more.
+        ("dies_by_a_real_time_signal", 37, "signal 37"),
     ] {
         let Finding::Signalled {
             signal, name, core, ..

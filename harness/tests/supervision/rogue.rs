@@ -197,6 +197,10 @@ fn misbehave(behaviour: &str, line: &mut Line, request: &Value) -> ExitCode {
         "dies_by_sigkill" => {
             signal::kill(Pid::this(), signal::Signal::SIGKILL).unwrap();
         }
+        "dies_by_a_real_time_signal" => {
+            // SAFETY: sends a signal to this process.
+            unsafe { libc::raise(libc::SIGRTMIN() + 3) };
+        }
         "dies_by_sigsegv" => {
             // SAFETY: it is not: this faults, as a broken engine would.
             unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
