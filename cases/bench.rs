@@ -1,6 +1,7 @@
 //! Where the programs of a run are: resolved when it runs, so that an archive of the tests works on
 //! a machine without a toolchain.
 
+use crate::replay::quoted;
 use spillproof_harness::{run::Bench, subject::SubjectCommand};
 use std::{
     env,
@@ -53,10 +54,10 @@ impl Judged {
     pub fn prefix(&self) -> String {
         match self {
             Self::Engine => String::new(),
-            Self::Specimen(id) => format!("{SPECIMEN_VARIABLE}={id} "),
+            Self::Specimen(id) => format!("{SPECIMEN_VARIABLE}={} ", quoted(id)),
             Self::Other(words) => {
                 let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-                format!("{SUBJECT_VARIABLE}='{}' ", words.join(" "))
+                format!("{SUBJECT_VARIABLE}={} ", quoted(&words.join(" ")))
             }
         }
     }

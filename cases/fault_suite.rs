@@ -4,13 +4,15 @@ use insta::internals::SettingsBindDropGuard;
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench},
-    catalogue,
-    suite::{Judgement, Planned, judge, plan, show_again, verdict_of},
+    catalogue, replay,
+    reruns::{self, RERUNS},
+    suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
 };
 use spillproof_harness::{
     case::Case,
     device::{DeviceKind, Discovered, discover},
+    faults::Plan,
     golden, report,
     run::{Bench, abilities},
     verdict::Verdict,
@@ -26,12 +28,10 @@ use std::{
 fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = args.test_threads.or_else(waiting_too);
-    let cases = catalogue().unwrap_or_else(|error| {
-        eprintln!("Error: {error}");
-        std::process::exit(2);
-    });
+    let cases = or_usage_error(catalogue());
+    let replayed = or_usage_error(replay::plan_from_environment());
     let devices = discover();
-    let suite = Suite::new(&args, &devices);
+    let suite = Suite::new(&args, &devices, replayed);
     let directory = suite.bench.as_ref().ok().map(|bench| &bench.work_dir);
     let indirect = directory.and_then(|at| out_of_direct_reach(at));
     let abilities = suite.abilities();
@@ -39,7 +39,8 @@ fn main() {
     let summary = Summary::of(&planned, &devices);
     let suite = Arc::new(suite);
     let trials = planned.into_iter().map(|planned| trial(planned, &suite));
-    let trials = suite.required_gpu().into_iter().chain(trials).collect();
+    let own = suite.required_gpu().into_iter().chain(suite.reruns());
+    let trials = own.chain(trials).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if !args.list {
         let verdicts = suite
@@ -51,12 +52,22 @@ fn main() {
     conclusion.exit();
 }
 
+/// What the environment asks for and cannot be had ends the program before anything runs.
+fn or_usage_error<T, E: std::fmt::Display>(asked: Result<T, E>) -> T {
+    asked.unwrap_or_else(|error| {
+        eprintln!("Error: {error}");
+        std::process::exit(2);
+    })
+}
+
 /// What all trials share.
 struct Suite {
     judged: Judged,
     bench: Result<Bench, String>,
     verbose: bool,
     has_gpu: bool,
+    /// The plan that takes the place of the cases' own.
+    replayed: Option<Plan>,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -67,7 +78,7 @@ fn waiting_too() -> Option<usize> {
 }
 
 impl Suite {
-    fn new(args: &Arguments, devices: &[Discovered]) -> Self {
+    fn new(args: &Arguments, devices: &[Discovered], replayed: Option<Plan>) -> Self {
         let judged = Judged::from_environment();
         let bench = bench(&judged);
         Self {
@@ -75,6 +86,7 @@ impl Suite {
             bench,
             verbose: args.nocapture,
             has_gpu: devices.iter().any(Discovered::is_usable_gpu),
+            replayed,
             verdicts: Mutex::default(),
         }
     }
@@ -107,13 +119,31 @@ impl Suite {
         })
     }
 
+    /// Of the suite itself, where nothing else is asked for.
+    fn reruns(&self) -> Vec<Trial> {
+        if self.judged != Judged::Engine || self.replayed.is_some() {
+            return Vec::new();
+        }
+        let trial = |(name, run): &reruns::Rerun| {
+            let run = *run;
+            Trial::test(*name, move || {
+                run().map_err(|error| Failed::from(format!("Error: {error}")))
+            })
+        };
+        RERUNS.iter().map(trial).collect()
+    }
+
     fn run(&self, planned: &Planned) -> Result<(), Failed> {
         let name = planned.name();
+        let case = match &self.replayed {
+            Some(plan) => &replay::under(planned.case.clone(), plan),
+            None => &planned.case,
+        };
         let bench = self
             .bench
             .as_ref()
             .map_err(|error| Failed::from(format!("Error: {error}")))?;
-        let Judgement { run, verdict } = judge(&planned.case, &planned.device, bench);
+        let Judgement { run, verdict } = judge(case, &planned.device, bench);
         let (run, verdict) = (&run, &verdict_of(&self.judged, verdict));
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         verdicts.push((name.clone(), verdict.word()));
@@ -123,14 +153,18 @@ impl Suite {
             println!("{line}\n{}", report::request_table(run));
         }
         if !verdict.is_green() {
-            let again = show_again(&name, &self.judged);
+            let again = replay::show_again(&name, &self.judged, case.faults.as_ref());
             let text = format!("Error: {line}\n{}", report::details(run, verdict, &again));
             eprintln!("{text}");
             return Err(text.into());
         }
-        if let (Judged::Engine, Verdict::Pass, None) =
-            (&self.judged, verdict, self.real_weights(planned))
-        {
+        // A golden is of the case's own plan.
+        if let (Judged::Engine, Verdict::Pass, None, None) = (
+            &self.judged,
+            verdict,
+            self.real_weights(planned),
+            &self.replayed,
+        ) {
             let found = golden::render(run);
             match planned.device {
                 DeviceKind::Emulated => {

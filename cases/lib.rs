@@ -13,6 +13,8 @@ pub mod models;
 pub mod oom;
 pub mod real;
 pub mod repeat;
+pub mod replay;
+pub mod reruns;
 pub mod steps;
 pub mod suite;
 pub mod summary;

@@ -6,7 +6,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench},
-    catalogue,
+    catalogue, replay,
     suite::judge,
 };
 use spillproof_harness::{
@@ -166,12 +166,13 @@ fn tripped_by(specimen: &str, case: &str, expected: &[InvariantId]) -> Result<()
     // What never comes back is waited for in full.
     case.limits.settle = Duration::from_secs(2);
     let judged = Judged::Specimen(specimen.into());
+    let again = show_again(&case, &judged);
     let judgement = judge(&case, &DeviceKind::Emulated, &bench(&judged)?);
     let violations = match &judgement.verdict {
         Verdict::Pass => Vec::new(),
         Verdict::Fail(violations) => violations.clone(),
         Verdict::Inconclusive(_) | Verdict::Skipped(_) | Verdict::Infrastructure(_) => {
-            return Err(report::details(&judgement.run, &judgement.verdict, "").into());
+            return Err(report::details(&judgement.run, &judgement.verdict, &again).into());
         }
     };
     let tripped: BTreeSet<InvariantId> = violations
@@ -182,20 +183,22 @@ fn tripped_by(specimen: &str, case: &str, expected: &[InvariantId]) -> Result<()
     if tripped == expected {
         return Ok(());
     }
-    let details = report::details(&judgement.run, &judgement.verdict, "");
+    let details = report::details(&judgement.run, &judgement.verdict, &again);
     Err(format!("{specimen} trips {tripped:?}, the table says {expected:?}\n{details}").into())
 }
 
 fn doubted(specimen: &str, case: &str) -> Result<(), Failed> {
+    let case = find(case)?;
     let judged = Judged::Specimen(specimen.into());
-    let judgement = judge(&find(case)?, &DeviceKind::Emulated, &bench(&judged)?);
+    let again = show_again(&case, &judged);
+    let judgement = judge(&case, &DeviceKind::Emulated, &bench(&judged)?);
     match judgement.verdict {
         Verdict::Inconclusive(_) => Ok(()),
         verdict @ (Verdict::Pass
         | Verdict::Fail(_)
         | Verdict::Skipped(_)
         | Verdict::Infrastructure(_)) => {
-            let details = report::details(&judgement.run, &verdict, "");
+            let details = report::details(&judgement.run, &verdict, &again);
             Err(format!("{specimen} is not doubted: {}\n{details}", verdict.word()).into())
         }
     }
@@ -226,6 +229,11 @@ fn ballast_that_dies() -> Result<(), Failed> {
             Err(report::details(&judgement.run, &judgement.verdict, "").into())
         }
     }
+}
+
+fn show_again(case: &Case, judged: &Judged) -> String {
+    let trial = format!("{}[{}]", case.id(), DeviceKind::Emulated);
+    replay::show_again(&trial, judged, case.faults.as_ref())
 }
 
 fn find(id: &str) -> Result<Case, Failed> {

@@ -180,15 +180,6 @@ pub fn verdict_of(judged: &Judged, verdict: Verdict) -> Verdict {
     }
 }
 
-/// The command that shows one trial again.
-#[must_use]
-pub fn show_again(name: &str, judged: &Judged) -> String {
-    format!(
-        "{}cargo test --test fault_suite -- --exact '{name}' --nocapture",
-        judged.prefix()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     //! What is passed over before anything runs, and for which reason.

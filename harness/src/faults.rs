@@ -1,6 +1,7 @@
-//! What became of the rules of a fault plan.
+//! Fault plans as cases have them, and what became of their rules.
 
-use spillproof_faults::{FaultError, SiteId};
+pub use spillproof_faults::{FaultError, Plan, PlanError, SiteId};
+
 use std::fmt;
 
 /// A call that went as a rule says.

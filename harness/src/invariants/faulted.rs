@@ -4,10 +4,13 @@
 //! that fits it, or is masked where that is right: by another try, or by another way to the same end. Fewer bytes than asked,
 //! and calls that take longer, never surface.
 //!
+//! An error that the case foresees for another reason is right as well, in the step that it says.
+//!
 //! Not seen here: an error that was masked wrongly with right data all the same, where masking it can be right.
 
 use super::outcome::is_work;
 use crate::{
+    case::Expect,
     faults::Fired,
     observation::{Act, Outcome, Phase, Run},
     subject::Finding,
@@ -27,11 +30,20 @@ fn asked(run: &Run) -> impl Iterator<Item = Act<'_>> {
         .filter(|act| !matches!(act.outcome, Outcome::NotRun))
 }
 
+/// Whether the case itself foresees the error, whatever calls do.
+fn is_foreseen(act: &Act<'_>, kind: ErrorKind) -> bool {
+    match act.expect {
+        Expect::Error(foreseen) | Expect::OkOrError(foreseen) => *foreseen == kind,
+        Expect::Ok => false,
+    }
+}
+
 /// Work succeeds where no call failed, and once none fails any more.
 pub(super) fn progress(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     for act in asked(run) {
         match act.outcome {
+            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
             Outcome::Failed(error) if is_work(&act) && errors(&act).is_empty() => {
                 wrong.push(format!(
                     "{}: {}: {}, where no call failed",
@@ -58,6 +70,7 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
     for act in asked(run) {
         match act.outcome {
             Outcome::Misbehaved(finding) => wrong.push(format!("{}: {finding}", act.place())),
+            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
             Outcome::Failed(error) => {
                 let errors = errors(&act);
                 let fits = |fired: &Fired| kinds(*fired).contains(&error.kind);
@@ -83,6 +96,7 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
     for act in asked(run) {
         let errors = errors(&act);
         match act.outcome {
+            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
             Outcome::Failed(error) if errors.is_empty() && !is_work(&act) => {
                 wrong.push(format!(
                     "{}: error {} without a fault: {}",
