@@ -36,8 +36,8 @@ pub use plan::{
 pub use shared::{
     AttachError, Attached, Attachment, CALLER_BYTES, Call, Decision, Entering, Facts, LedgerEntry,
     LedgerView, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, Options,
-    Outcome, PATH_BYTES, Receipt, Recorded, RuleCount, Rules, ScopePath, Shared, SharedError,
-    Taken, TraceEntry, TraceView,
+    Outcome, PATH_BYTES, Presence, Process, Receipt, Recorded, RuleCount, Rules, ScopePath, Shared,
+    SharedError, Taken, TraceEntry, TraceView,
 };
 pub use signal::{Signal, Signals};
 pub use site::{

@@ -285,6 +285,23 @@ fn an_error_names_place_and_remedy() {
 }
 
 #[test]
+fn an_error_stands_below_its_place() {
+    let underlined = |plan: &str| plan.parse::<Plan>().unwrap_err().underlined(plan);
+    assert_eq!(
+        underlined("pwrite:error=EIO;pwirte:error=EIO"),
+        "pwrite:error=EIO;pwirte:error=EIO\n                 ^ \"pwirte\" is no site; did you mean pwrite?"
+    );
+    assert_eq!(
+        underlined("fsync:error=EIO\n\tread:error=EIO:path=é:when=0"),
+        "\tread:error=EIO:path=é:when=0\n\t                           ^ calls are counted from 1, so none is the call 0; write when=1"
+    );
+    assert_eq!(
+        underlined(""),
+        "\n^ the plan is empty; write a rule such as pwrite:error=ENOSPC:when=3"
+    );
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let long = format!("write:error=EIO:path={}", "x".repeat(193));
     assert!(refusal(&long).contains("193 bytes; at most 192 fit"));

@@ -405,6 +405,7 @@ proptest! {
             attached.count(SpellingId(row as u16));
         }
         shared.attachments();
+        shared.processes();
         shared.receipts();
         shared.rule_counts();
         shared.trace();

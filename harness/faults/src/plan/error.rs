@@ -15,6 +15,17 @@ pub struct PlanError {
     pub reason: RuleError,
 }
 
+impl PlanError {
+    /// The line of the plan, below it a caret under the place, and what is wrong there.
+    pub fn underlined(&self, plan: &str) -> String {
+        let line = plan.split('\n').nth(self.line - 1).unwrap_or_default();
+        let before = line.chars().take(self.column - 1);
+        // Tabs stay tabs, so that the caret stands below its place.
+        let blanks: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
+        format!("{line}\n{blanks}^ {}", self.reason)
+    }
+}
+
 /// What is wrong with a rule, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {

@@ -7,15 +7,12 @@ use std::mem::ManuallyDrop;
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::fs::{Mode, OFlags, SealFlags, fcntl_get_seals, fstat, open};
 use rustix::io::Errno;
-use rustix::process::getpid;
 
 use super::layout::{
-    ATTACHMENTS, Lengths, MAGIC, MAX_ATTACHMENTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES,
-    RULES_BY_SITE, SCOPES, SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint, header,
-    scope, state,
+    Lengths, MAGIC, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, RULES_BY_SITE, SCOPES, SITE_CALLS,
+    SPELLING_CALLS, VERSION, fingerprint, header, scope,
 };
 use super::ledger::{self, Entering, Taken};
-use super::process::start_ticks;
 use super::trace::{self, Recorded};
 use super::words::Words;
 use crate::site::{Kind, SiteId, SpellingId};
@@ -170,21 +167,6 @@ impl Attached {
             scopes,
             scope_count,
         }
-    }
-
-    /// Writes down that the calling process is attached: once after [`Attached::open`], and once in each forked child.
-    pub fn attach(&self) {
-        let words = &self.words;
-        let Some(row) = words.take_row(header::NEXT_ATTACHMENT, MAX_ATTACHMENTS) else {
-            return;
-        };
-        let start = ATTACHMENTS + row * attachment::WORDS;
-        words.set(
-            start + attachment::PID,
-            u64::from(getpid().as_raw_pid() as u32),
-        );
-        words.set(start + attachment::START_TICKS, start_ticks());
-        words.set(start + attachment::STATE, state::WHOLE);
     }
 
     /// Where an absolute path without `.` and `..` lies in the scope.

@@ -9,12 +9,12 @@ use rustix::io::Errno;
 
 use super::entry::{Attachment, LedgerView, Receipt, RuleCount, TraceView};
 use super::layout::{
-    ATTACHMENTS, Lengths, MAGIC, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES,
-    MAX_SCOPES, RECEIPTS, SCOPES, SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint,
-    header, receipt, scope, state, trace,
+    Lengths, MAGIC, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, RECEIPTS, SCOPES,
+    SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope, state,
+    trace,
 };
 use super::words::Words;
-use super::{ledger, rules, trace as recorded};
+use super::{ledger, presence, rules, trace as recorded};
 use crate::plan::{MAX_RULES, Plan, RuleError};
 use crate::site::{SiteId, SpellingId};
 use crate::table::{SITE_COUNT, SPELLING_COUNT};
@@ -93,7 +93,7 @@ pub enum SharedError {
 /// The shared memory, seen from the harness.
 #[derive(Debug)]
 pub struct Shared {
-    words: Words,
+    pub(super) words: Words,
     lengths: Lengths,
     rules: usize,
     generation: u64,
@@ -199,11 +199,11 @@ impl Shared {
 
     /// Processes that attached themselves, in order.
     pub fn attachments(&self) -> Vec<Attachment> {
-        let taken = self.words.get(header::NEXT_ATTACHMENT);
-        let rows = taken.min(MAX_ATTACHMENTS as u64) as usize;
-        let starts = (0..rows).map(|row| ATTACHMENTS + row * attachment::WORDS);
-        starts
-            .filter(|start| self.words.get(start + attachment::STATE) == state::WHOLE)
+        presence::rows(&self.words)
+            .filter(|start| {
+                let how = self.words.get(start + attachment::HOW);
+                how & attachment::IS_EXPECTED == 0
+            })
             .map(|start| Attachment {
                 pid: self.words.get(start + attachment::PID) as u32,
                 start_ticks: self.words.get(start + attachment::START_TICKS),

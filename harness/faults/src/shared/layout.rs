@@ -7,7 +7,7 @@ use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
 /// "SPLFAULT", read as a little-endian word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"SPLFAULT");
 /// Raised with every change of this file or of what the words mean.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// Directories of a scope.
 pub const MAX_SCOPES: usize = 4;
@@ -57,12 +57,19 @@ pub(super) mod scope {
     pub(in crate::shared) const WORDS: usize = 1 + super::MAX_SCOPE_BYTES / 8;
 }
 
-/// A process that attached itself.
+/// A process that attached itself, or that is expected to.
 pub(super) mod attachment {
     pub(in crate::shared) const STATE: usize = 0;
     pub(in crate::shared) const PID: usize = 1;
     pub(in crate::shared) const START_TICKS: usize = 2;
+    /// Bits of the two constants below.
+    pub(in crate::shared) const HOW: usize = 3;
     pub(in crate::shared) const WORDS: usize = 4;
+
+    /// The process ended by itself.
+    pub(in crate::shared) const HAS_ENDED: u64 = 1;
+    /// Who started the process said so; it did not attach itself by this row.
+    pub(in crate::shared) const IS_EXPECTED: u64 = 2;
 }
 
 /// A rule, compiled.

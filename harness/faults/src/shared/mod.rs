@@ -11,6 +11,7 @@ mod entry;
 mod harness;
 mod layout;
 mod ledger;
+mod presence;
 mod process;
 mod rules;
 mod trace;
@@ -24,4 +25,5 @@ pub use layout::{
     CALLER_BYTES, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, PATH_BYTES,
 };
 pub use ledger::{Entering, Taken};
+pub use presence::{Presence, Process};
 pub use trace::Recorded;
