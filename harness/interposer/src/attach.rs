@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use spillproof_faults::{Attached, FAULTS_VARIABLE, NOT_ATTACHED_STATUS};
 
+use crate::leaving::exit_group;
 use crate::real;
 use crate::text::Text;
 
@@ -27,6 +28,9 @@ extern "C" fn start(_: c_int, _: *const *const c_char, environment: *const *cons
     if !real::find_all() {
         refuse(b"this libc has no dlsym to ask; a glibc is needed");
     }
+    if is_second() {
+        refuse(b"another copy of the interposer is in this process, and each call would count twice; leave one of them in LD_PRELOAD");
+    }
     // SAFETY: glibc passes the program's environment, as to `main`.
     let Some(path) = (unsafe { variable(environment) }) else {
         refuse(b"it is not set; start the process through the harness, or without this library in LD_PRELOAD");
@@ -46,6 +50,17 @@ extern "C" fn start(_: c_int, _: *const *const c_char, environment: *const *cons
     }
     // SAFETY: the handler lives in a library that is never unloaded, and does nothing that a forked child may not.
     unsafe { libc::pthread_atfork(None, None, Some(join_forked)) };
+}
+
+/// By this name copies of the library find one another. A function, because only those are bound to their own library.
+#[unsafe(no_mangle)]
+extern "C" fn spillproof_interposer() {}
+
+/// Whether another copy comes before this one in the order of lookup.
+fn is_second() -> bool {
+    // SAFETY: the name is a terminated string.
+    let first = unsafe { real::real_dlsym(libc::RTLD_DEFAULT, c"spillproof_interposer".as_ptr()) };
+    first != 0 && first != spillproof_interposer as *const () as usize
 }
 
 /// Run in each forked child.
@@ -87,8 +102,8 @@ fn refuse(reason: &[u8]) -> ! {
         .and(b"\n");
     // Where standard error is closed, the status has to do.
     let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-    // SAFETY: ends the process; nothing has run yet that would want to be told.
-    unsafe { libc::_exit(NOT_ATTACHED_STATUS) }
+    // Nothing has run yet that would want to be told.
+    exit_group(NOT_ATTACHED_STATUS)
 }
 
 /// Formatting into fixed memory.

@@ -6,8 +6,9 @@
 //!   that ask for it, by `dlsym` or by `cuGetProcAddress`, get the wrapper in place of the real function's address (`lookup`).
 //! - **A call** (`dispatch`) is counted where it touches the scope or has no file, decided about by the rules in the shared memory, made,
 //!   and entered in the ledger. The caller finds result and `errno` as the real function leaves them, or as such a function fails.
-//! - **The process joins the harness at start** (`attach`) by the path in `SPILLPROOF_FAULTS`, and ends with a status of its own (97) where it cannot.
-//!   Forked children go on in the same memory; programs that they become join anew.
+//! - **The process joins the harness at start** (`attach`) by the path in `SPILLPROOF_FAULTS`, and ends with a status of its own (97) where it cannot,
+//!   or where another copy of this library is in it. Forked children go on in the same memory; programs that they become join anew, and one that
+//!   does not is known by it (`leaving`).
 //!
 //! # What it keeps to
 //! Its own system calls are raw, so it sees none of them; a thread inside its work passes through every wrapper (`guard`). It does not
@@ -35,6 +36,7 @@ mod elf;
 mod errno;
 mod guard;
 mod inner;
+mod leaving;
 mod lookup;
 mod mapping;
 mod maps;

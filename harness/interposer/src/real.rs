@@ -13,17 +13,26 @@ use spillproof_faults::{Library, SPELLING_COUNT, SpellingId};
 use crate::elf::Object;
 use crate::errno;
 use crate::inner::{closedir, fclose};
+use crate::leaving::{_Exit, _exit, execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 use crate::lookup::{cuGetProcAddress, cuGetProcAddress_v2, dlsym, dlvsym};
 use crate::trampoline::wrapper;
 
 /// The wrappers that are no sites.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 14] = [
     "dlsym",
     "dlvsym",
     "cuGetProcAddress",
     "cuGetProcAddress_v2",
     "fclose",
     "closedir",
+    "_exit",
+    "_Exit",
+    "execve",
+    "execv",
+    "execvp",
+    "execvpe",
+    "posix_spawn",
+    "posix_spawnp",
 ];
 const EXPORTS: usize = SPELLING_COUNT + OTHERS.len();
 const DLSYM_EXPORT: Export = Export(SPELLING_COUNT);
@@ -36,6 +45,22 @@ pub(crate) const PROC_ADDRESS_V2: Export = Export(SPELLING_COUNT + 3);
 pub(crate) const FCLOSE: Export = Export(SPELLING_COUNT + 4);
 /// `closedir`.
 pub(crate) const CLOSEDIR: Export = Export(SPELLING_COUNT + 5);
+/// `_exit`.
+pub(crate) const EXIT: Export = Export(SPELLING_COUNT + 6);
+/// `_Exit`.
+pub(crate) const EXIT_C: Export = Export(SPELLING_COUNT + 7);
+/// `execve`.
+pub(crate) const EXECVE: Export = Export(SPELLING_COUNT + 8);
+/// `execv`.
+pub(crate) const EXECV: Export = Export(SPELLING_COUNT + 9);
+/// `execvp`.
+pub(crate) const EXECVP: Export = Export(SPELLING_COUNT + 10);
+/// `execvpe`.
+pub(crate) const EXECVPE: Export = Export(SPELLING_COUNT + 11);
+/// `posix_spawn`.
+pub(crate) const SPAWN: Export = Export(SPELLING_COUNT + 12);
+/// `posix_spawnp`.
+pub(crate) const SPAWNP: Export = Export(SPELLING_COUNT + 13);
 
 /// The real function of each export but `dlsym` and `dlvsym`; 0 while it is not known.
 static FUNCTIONS: [AtomicUsize; EXPORTS] = [const { AtomicUsize::new(0) }; EXPORTS];
@@ -93,6 +118,14 @@ impl Export {
             PROC_ADDRESS_V2 => cuGetProcAddress_v2 as *const () as usize,
             FCLOSE => fclose as *const () as usize,
             CLOSEDIR => closedir as *const () as usize,
+            EXIT => _exit as *const () as usize,
+            EXIT_C => _Exit as *const () as usize,
+            EXECVE => execve as *const () as usize,
+            EXECV => execv as *const () as usize,
+            EXECVP => execvp as *const () as usize,
+            EXECVPE => execvpe as *const () as usize,
+            SPAWN => posix_spawn as *const () as usize,
+            SPAWNP => posix_spawnp as *const () as usize,
             Export(index) => wrapper(SpellingId(index as u16)),
         }
     }

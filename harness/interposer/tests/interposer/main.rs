@@ -8,6 +8,7 @@
 mod calls;
 mod cost;
 mod cuda_rows;
+mod leaving;
 mod libc_rows;
 mod programs;
 mod roads;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         scope::tests(),
         roads::tests(),
         programs::tests(),
+        leaving::tests(),
         cost::tests(),
     ];
     let trials = trials.into_iter().flatten().collect();
@@ -43,6 +45,7 @@ fn play(words: &[String]) {
         ["row", spelling, directory, rounds] => rows::play(spelling, directory.as_ref(), rounds),
         ["road", road] => roads::play(road),
         ["scope", what, directory] => scope::play(what, directory.as_ref()),
+        ["leaving", what, directory] => leaving::play(what, directory.as_ref()),
         ["program", what, directory] => programs::play(what, directory.as_ref()),
         ["cost"] => cost::play(),
         _ => panic!("nobody plays {words:?}"),

@@ -1,11 +1,12 @@
 //! A process that cannot join the harness ends at once, and says why.
 
+use std::fs;
 use std::process::Command;
 
 use libtest_mimic::Trial;
 use spillproof_faults::{FAULTS_VARIABLE, NOT_ATTACHED_STATUS};
 
-use crate::stage::{Stage, describe, said};
+use crate::stage::{Stage, describe, library, said};
 use crate::trial;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -41,6 +42,7 @@ pub(crate) fn tests() -> Vec<Trial> {
                 "it is no memory of a harness",
             );
         }),
+        trial("start::with_a_second_copy_a_process_ends_at_start", twice),
         trial(
             "start::a_process_that_joins_is_attached_once_and_keeps_no_descriptor",
             joins,
@@ -64,6 +66,31 @@ fn refuses(change: impl FnOnce(&mut Command) -> &mut Command, reason: &str) {
     assert_eq!(said.lines().count(), 1, "{what}");
     assert!(output.stdout.is_empty(), "{what}");
     assert_eq!(stage.shared.attachments(), []);
+}
+
+fn twice() {
+    let stage = Stage::new("");
+    let first = library("libspillproof_interposer.so");
+    let second = stage.outside().join("another.so");
+    fs::copy(&first, &second).unwrap();
+    let preload = |text: String| {
+        let mut command = stage.command("/bin/true");
+        let output = command.env("LD_PRELOAD", text).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (status, said) = preload(format!("{}:{}", first.display(), second.display()));
+    assert_eq!(
+        said,
+        "spillproof: the interposer cannot join the harness by SPILLPROOF_FAULTS: another copy of the interposer is in this process, and \
+         each call would count twice; leave one of them in LD_PRELOAD\n"
+    );
+    assert_eq!(status, Some(NOT_ATTACHED_STATUS));
+    // The same file twice is loaded once.
+    let (status, said) = preload(format!("{0}:{0}", first.display()));
+    assert_eq!((status, said.as_str()), (Some(0), ""));
 }
 
 fn joins() {
