@@ -45,8 +45,14 @@ const PLANS: &[(&str, &str)] = &[
     ("no_descriptor", "open,openat:error=EMFILE:when=1"),
     ("read_only_filesystem", "open,openat:error=EROFS:when=1"),
     ("no_length", "ftruncate:error=EIO:when=1"),
-    ("no_space_to_reserve", "fallocate:error=ENOSPC:when=1"),
-    ("no_reservations", "fallocate:error=EOPNOTSUPP"),
+    (
+        "no_space_to_reserve",
+        "fallocate,posix_fallocate:error=ENOSPC:when=1",
+    ),
+    (
+        "no_reservations",
+        "fallocate,posix_fallocate:error=EOPNOTSUPP",
+    ),
     // Reading.
     ("eio_on_the_first_read", "pread,read:error=EIO:when=1"),
     ("eio_on_a_later_read", "pread,read:error=EIO:when=4"),

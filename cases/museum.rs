@@ -95,6 +95,7 @@ const EXHIBITS: &[Exhibit] = &[
     ),
     exhibit("M28", "concurrency::views_while_models_go", &[Data]),
     exhibit("M29", "concurrency::request_cancelled", &[Vram]),
+    exhibit("M31", "disk::a_file_that_stays", &[Files]),
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
 ];
 
@@ -114,6 +115,33 @@ const TOGETHER: &[&str] = &[
     "mapped::flipped_middle_while_read",
     "mapped::directory_removed_while_read",
     "mapped::cut_middle_while_reloaded",
+];
+
+/// Cases of faults that the healthy museum meets: it reads its files through maps, and sets no lengths.
+const FAULTED: &[&str] = &[
+    "disk::enospc_at_the_first_write",
+    "disk::enospc_at_a_middle_write",
+    "disk::edquot",
+    "disk::efbig",
+    "disk::eio_on_write",
+    "disk::eio_on_every_write",
+    "disk::short_write_then_enospc",
+    "disk::short_writes",
+    "disk::interrupted_writes",
+    "disk::slow_writes",
+    "disk::no_permission",
+    "disk::no_descriptor",
+    "disk::read_only_filesystem",
+    "disk::no_space_to_reserve",
+    "disk::no_reservations",
+    "disk::no_maps",
+    "disk::a_file_that_stays",
+    "disk::device_oom_once",
+    "disk::device_oom_for_good",
+    "disk::a_copy_to_the_host_fails",
+    "disk::a_copy_to_the_device_fails",
+    "disk::device_oom_and_a_full_disk",
+    "disk::a_full_disk_and_a_file_that_stays",
 ];
 
 /// Long enough for every healthy call of small cases, short enough to wait for a hang.
@@ -145,8 +173,8 @@ fn main() {
         trials.push(Trial::test(name, || doubted(specimen, case)));
     }
     let shown = EXHIBITS.iter().map(|exhibit| exhibit.case);
-    let shown: BTreeSet<&str> = shown.chain(TOGETHER.iter().copied()).collect();
-    for case in shown {
+    let shown = shown.chain(TOGETHER.iter().chain(FAULTED).copied());
+    for case in shown.collect::<BTreeSet<&str>>() {
         let name = format!("healthy_passes_{}", case.replace("::", "_"));
         trials.push(Trial::test(name, move || tripped_by("healthy", case, &[])));
     }
