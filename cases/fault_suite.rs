@@ -4,7 +4,9 @@ use insta::internals::SettingsBindDropGuard;
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench},
-    catalogue, replay,
+    catalogue,
+    minimal::{self, RedRun},
+    replay::{self, Override},
     reruns::{self, RERUNS},
     suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
@@ -12,7 +14,6 @@ use spillproof::{
 use spillproof_harness::{
     case::Case,
     device::{DeviceKind, Discovered, discover},
-    faults::Plan,
     golden, report,
     run::{Bench, abilities},
     verdict::Verdict,
@@ -29,9 +30,10 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = args.test_threads.or_else(waiting_too);
     let cases = or_usage_error(catalogue());
-    let replayed = or_usage_error(replay::plan_from_environment());
+    let asked = or_usage_error(Override::from_environment());
+    let minimise = or_usage_error(minimal::from_environment());
     let devices = discover();
-    let suite = Suite::new(&args, &devices, replayed);
+    let suite = Suite::new(&args, &devices, asked, minimise);
     let directory = suite.bench.as_ref().ok().map(|bench| &bench.work_dir);
     let indirect = directory.and_then(|at| out_of_direct_reach(at));
     let abilities = suite.abilities();
@@ -66,8 +68,9 @@ struct Suite {
     bench: Result<Bench, String>,
     verbose: bool,
     has_gpu: bool,
-    /// The plan that takes the place of the cases' own.
-    replayed: Option<Plan>,
+    /// What takes the place of what the cases say.
+    asked: Override,
+    minimise: Option<minimal::Wanted>,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -78,7 +81,12 @@ fn waiting_too() -> Option<usize> {
 }
 
 impl Suite {
-    fn new(args: &Arguments, devices: &[Discovered], replayed: Option<Plan>) -> Self {
+    fn new(
+        args: &Arguments,
+        devices: &[Discovered],
+        asked: Override,
+        minimise: Option<minimal::Wanted>,
+    ) -> Self {
         let judged = Judged::from_environment();
         let bench = bench(&judged);
         Self {
@@ -86,7 +94,8 @@ impl Suite {
             bench,
             verbose: args.nocapture,
             has_gpu: devices.iter().any(Discovered::is_usable_gpu),
-            replayed,
+            asked,
+            minimise,
             verdicts: Mutex::default(),
         }
     }
@@ -121,7 +130,7 @@ impl Suite {
 
     /// Of the suite itself, where nothing else is asked for.
     fn reruns(&self) -> Vec<Trial> {
-        if self.judged != Judged::Engine || self.replayed.is_some() {
+        if self.judged != Judged::Engine || !self.asked.is_nothing() {
             return Vec::new();
         }
         let trial = |(name, run): &reruns::Rerun| {
@@ -135,10 +144,8 @@ impl Suite {
 
     fn run(&self, planned: &Planned) -> Result<(), Failed> {
         let name = planned.name();
-        let case = match &self.replayed {
-            Some(plan) => &replay::under(planned.case.clone(), plan),
-            None => &planned.case,
-        };
+        let case = self.asked.apply(planned.case.clone());
+        let case = &case.map_err(|error| Failed::from(format!("Error: {error}")))?;
         let bench = self
             .bench
             .as_ref()
@@ -153,17 +160,32 @@ impl Suite {
             println!("{line}\n{}", report::request_table(run));
         }
         if !verdict.is_green() {
-            let again = replay::show_again(&name, &self.judged, case.faults.as_ref());
-            let text = format!("Error: {line}\n{}", report::details(run, verdict, &again));
+            let asked = Override {
+                plan: case.faults.clone(),
+                steps: self.asked.steps.clone(),
+            };
+            let again = replay::show_again(&name, &self.judged, &asked);
+            let mut text = format!("Error: {line}\n{}", report::details(run, verdict, &again));
+            if let (Some(wanted), Verdict::Fail(violations)) = (self.minimise, verdict) {
+                let all = (1..=case.steps.len()).collect();
+                let red = RedRun {
+                    name: &name,
+                    case,
+                    steps: self.asked.steps.as_ref().unwrap_or(&all),
+                    device: &planned.device,
+                    violations,
+                };
+                text += &minimal::told(red, wanted, &self.judged, bench).unwrap_or_default();
+            }
             eprintln!("{text}");
             return Err(text.into());
         }
-        // A golden is of the case's own plan.
-        if let (Judged::Engine, Verdict::Pass, None, None) = (
+        // A golden is of the case as it is.
+        if let (Judged::Engine, Verdict::Pass, None, true) = (
             &self.judged,
             verdict,
             self.real_weights(planned),
-            &self.replayed,
+            self.asked.is_nothing(),
         ) {
             let found = golden::render(run);
             match planned.device {

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod gds;
 pub mod limits;
 pub mod mapped;
+pub mod minimal;
 pub mod models;
 pub mod oom;
 pub mod real;

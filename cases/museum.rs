@@ -6,7 +6,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench},
-    catalogue, replay,
+    catalogue,
+    replay::{self, Override},
     suite::judge,
 };
 use spillproof_harness::{
@@ -261,7 +262,8 @@ fn ballast_that_dies() -> Result<(), Failed> {
 
 fn show_again(case: &Case, judged: &Judged) -> String {
     let trial = format!("{}[{}]", case.id(), DeviceKind::Emulated);
-    replay::show_again(&trial, judged, case.faults.as_ref())
+    let plan = case.faults.clone();
+    replay::show_again(&trial, judged, &Override { plan, steps: None })
 }
 
 fn find(id: &str) -> Result<Case, Failed> {

@@ -1,4 +1,4 @@
-//! A case under another plan than its own, and the line that shows a result again.
+//! A case under another plan than its own or with fewer steps, and the line that shows a result again.
 
 use crate::bench::Judged;
 use spillproof_harness::{case::Case, faults::Plan};
@@ -7,18 +7,84 @@ use std::env;
 /// A fault plan to run cases under in place of their own.
 pub const PLAN_VARIABLE: &str = "SPILLPROOF_PLAN";
 
-/// The plan that the environment asks for.
-///
-/// # Errors
-/// It is no plan: what is wrong, with a mark below the place.
-pub fn plan_from_environment() -> Result<Option<Plan>, String> {
-    let Some(text) = env::var_os(PLAN_VARIABLE) else {
+/// The steps of cases that are run, by number from 1, such as `1,2,5`; all others are left out.
+pub const STEPS_VARIABLE: &str = "SPILLPROOF_STEPS";
+
+/// What takes the place of what cases say themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Override {
+    /// Their plan.
+    pub plan: Option<Plan>,
+    /// Their steps that are left, by number from 1.
+    pub steps: Option<Vec<usize>>,
+}
+
+impl Override {
+    /// What the environment asks for.
+    ///
+    /// # Errors
+    /// It is no plan: what is wrong, with a mark below the place. Or these are no steps.
+    pub fn from_environment() -> Result<Self, String> {
+        let plan = variable(PLAN_VARIABLE, "a plan such as pwrite:error=ENOSPC:when=3")?;
+        let steps = variable(STEPS_VARIABLE, "steps such as 1,2,5")?;
+        Ok(Self {
+            plan: plan.as_deref().map(read).transpose()?,
+            steps: steps.as_deref().map(read_steps).transpose()?,
+        })
+    }
+
+    /// Whether cases are run as they are.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The case under it. Under another plan it is judged by the receipts, and what it demands of the way that bytes take is left
+    /// out: that holds under its own plan.
+    ///
+    /// # Errors
+    /// The case has no such step.
+    pub fn apply(&self, mut case: Case) -> Result<Case, String> {
+        if let Some(plan) = &self.plan {
+            if case.faults.is_none() {
+                case.path = None;
+            }
+            case.faults = Some(plan.clone());
+        }
+        if let Some(steps) = &self.steps {
+            let step = |number: &usize| {
+                let step = case.steps.get(number - 1).cloned();
+                step.ok_or_else(|| {
+                    let (id, count) = (case.id(), case.steps.len());
+                    format!("{STEPS_VARIABLE}: {id} has {count} steps, none is {number}")
+                })
+            };
+            case.steps = steps.iter().map(step).collect::<Result<_, _>>()?;
+        }
+        Ok(case)
+    }
+}
+
+fn variable(name: &str, example: &str) -> Result<Option<String>, String> {
+    let Some(text) = env::var_os(name) else {
         return Ok(None);
     };
-    let text = text
-        .to_str()
-        .ok_or_else(|| format!("{PLAN_VARIABLE} is not UTF-8; write a plan such as pwrite:error=ENOSPC:when=3, or leave it unset"))?;
-    read(text).map(Some)
+    let text = text.into_string();
+    let text =
+        text.map_err(|_| format!("{name} is not UTF-8; write {example}, or leave it unset"))?;
+    Ok(Some(text))
+}
+
+fn read_steps(text: &str) -> Result<Vec<usize>, String> {
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    match numbers {
+        Ok(numbers) if numbers[0] > 0 && numbers.is_sorted_by(|one, next| one < next) => {
+            Ok(numbers)
+        }
+        Ok(_) | Err(_) => Err(format!(
+            "{STEPS_VARIABLE}={text:?} names no steps; write their numbers from 1 in rising order, such as 1,2,5"
+        )),
+    }
 }
 
 /// Reads a plan that a person wrote.
@@ -33,29 +99,18 @@ fn read(text: &str) -> Result<Plan, String> {
         })
 }
 
-/// The case under this plan, judged by its receipts. What it demands of the way that bytes take holds only under its own plan.
-#[must_use]
-pub fn under(case: Case, plan: &Plan) -> Case {
-    let path = if case.faults.is_some() {
-        case.path
-    } else {
-        None
-    };
-    Case {
-        faults: Some(plan.clone()),
-        path,
-        ..case
-    }
-}
-
 /// The line that shows one trial again: for `sh`, in the root of the repository.
 #[must_use]
-pub fn show_again(name: &str, judged: &Judged, plan: Option<&Plan>) -> String {
-    let plan = plan.map_or_else(String::new, |plan| {
+pub fn show_again(name: &str, judged: &Judged, asked: &Override) -> String {
+    let steps = asked.steps.as_ref().map_or_else(String::new, |steps| {
+        let numbers: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        format!("{STEPS_VARIABLE}={} ", numbers.join(","))
+    });
+    let plan = asked.plan.as_ref().map_or_else(String::new, |plan| {
         format!("{PLAN_VARIABLE}={} ", quoted(&plan.to_string()))
     });
     format!(
-        "{}{plan}cargo test --test fault_suite -- --exact {} --nocapture",
+        "{}{steps}{plan}cargo test --test fault_suite -- --exact {} --nocapture",
         judged.prefix(),
         quoted(name)
     )
@@ -96,15 +151,39 @@ mod tests {
     #[test]
     fn what_a_case_demands_of_the_way_holds_under_its_own_plan_only() {
         use crate::steps::{CaseWords as _, case};
-        let plan = |text: &str| text.parse().unwrap();
         let way = spillproof_protocol::TransferPath::Staged;
         let mut plain = case("disk", "plain", 16, Vec::new());
         plain.path = Some(way);
         let own = plain.clone().failing("mmap:error=ENOMEM");
-        let other = plan("pwrite:error=EIO");
-        assert_eq!(under(plain, &other).path, None);
-        let replayed = under(own, &other);
-        assert_eq!((replayed.path, replayed.faults), (Some(way), Some(other)));
+        let other = Override {
+            plan: Some("pwrite:error=EIO".parse().unwrap()),
+            steps: None,
+        };
+        assert_eq!(other.apply(plain.clone()).unwrap().path, None);
+        let replayed = other.apply(own).unwrap();
+        assert_eq!((replayed.path, replayed.faults), (Some(way), other.plan));
+        assert_eq!(Override::default().apply(plain).unwrap().path, Some(way));
+    }
+
+    #[test]
+    fn steps_that_are_named_are_left() {
+        use crate::steps::{CaseWords as _, case, load, request};
+        let whole =
+            case("disk", "whole", 16, Vec::new()).steps([load("a"), request("a"), load("b")]);
+        let some = |text: &str| Override {
+            plan: None,
+            steps: Some(read_steps(text).unwrap()),
+        };
+        let left = some("1,3").apply(whole.clone()).unwrap().steps;
+        assert_eq!(left, [load("a"), load("b")]);
+        let error = some("2,4").apply(whole).unwrap_err();
+        assert_eq!(
+            error,
+            "SPILLPROOF_STEPS: disk::whole has 3 steps, none is 4"
+        );
+        for wrong in ["", "0", "2,1", "1,1", "1-3", "a", "1,"] {
+            assert!(read_steps(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -123,16 +202,19 @@ mod tests {
 
     #[test]
     fn a_line_names_who_is_judged_the_plan_and_the_trial() {
-        let plan: Plan = "pwrite64:error=EIO:when=3".parse().unwrap();
+        let asked = Override {
+            plan: Some("pwrite64:error=EIO:when=3".parse().unwrap()),
+            steps: Some(vec![1, 4]),
+        };
         let specimen = Judged::Specimen("S1".into());
         assert_eq!(
-            show_again("disk::a[emulated]", &specimen, Some(&plan)),
-            "SPILLPROOF_SPECIMEN='S1' SPILLPROOF_PLAN='pwrite:error=EIO:when=3' \
+            show_again("disk::a[emulated]", &specimen, &asked),
+            "SPILLPROOF_SPECIMEN='S1' SPILLPROOF_STEPS=1,4 SPILLPROOF_PLAN='pwrite:error=EIO:when=3' \
              cargo test --test fault_suite -- --exact 'disk::a[emulated]' --nocapture"
         );
         let other = Judged::Other(vec!["my engine".into(), "--flag".into()]);
         assert_eq!(
-            show_again("disk::a[emulated]", &other, None),
+            show_again("disk::a[emulated]", &other, &Override::default()),
             "SPILLPROOF_SUBJECT='my engine --flag' \
              cargo test --test fault_suite -- --exact 'disk::a[emulated]' --nocapture"
         );

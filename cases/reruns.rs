@@ -1,6 +1,6 @@
 //! Trials of the suite itself: what it prints for a red run is given to `sh` and must show the same again.
 
-use crate::{bench::SPECIMEN_VARIABLE, replay::PLAN_VARIABLE};
+use crate::{bench::SPECIMEN_VARIABLE, minimal::MINIMISE_VARIABLE, replay::PLAN_VARIABLE};
 use spillproof_harness::invariants;
 use std::{
     collections::BTreeSet,
@@ -19,6 +19,10 @@ pub const RERUNS: &[Rerun] = &[
     ("replay::a_printed_line_shows_the_same_again", || {
         SHOWN.iter().try_for_each(shows_the_same_again)
     }),
+    (
+        "replay::a_needless_rule_is_left_out",
+        a_needless_rule_is_left_out,
+    ),
     (
         "replay::a_plan_that_is_none_ends_the_suite",
         a_plan_that_is_none,
@@ -94,6 +98,43 @@ fn shows_the_same_again(shown: &Shown) -> Result<(), String> {
         return Err(format!(
             "{}\nshows {} {:?}, not {} {:?}:\n{}",
             first.again, again.word, again.invariants, first.word, first.invariants, again.text
+        ));
+    }
+    Ok(())
+}
+
+/// What is printed as smaller is smaller, and fails by the same invariant.
+fn a_needless_rule_is_left_out() -> Result<(), String> {
+    let stage = Stage::new().map_err(|error| format!("no directory to work in: {error}"))?;
+    let mut first = scrubbed(&stage.suite);
+    first
+        .args(["--exact", "disk::device_oom_for_good[emulated]", "--nocapture"])
+        .env(SPECIMEN_VARIABLE, "S19")
+        .env(MINIMISE_VARIABLE, "1")
+        .env(
+            PLAN_VARIABLE,
+            "pwrite,write:delay=1us:when=1;cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=8+;mmap:delay=1us",
+        );
+    let first = Red::of(run(&mut first)?)?;
+    let mut lines = first.text.lines();
+    let found = lines.find(|line| line.starts_with("  minimal:"));
+    let line = lines.next().map(str::trim).unwrap_or_default();
+    let is_smaller = found
+        .is_some_and(|found| found.contains("data fails still with 1 of 3 rules and"))
+        && line.contains(&format!(
+            "{PLAN_VARIABLE}='cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=8+' "
+        ))
+        && line.contains("SPILLPROOF_STEPS=");
+    if !is_smaller {
+        return Err(format!("not made smaller:\n{}", first.text));
+    }
+    let mut again = scrubbed(Path::new("sh"));
+    again.args(["-c", line]).env("PATH", stage.path());
+    let again = Red::of(run(&mut again)?)?;
+    if !again.invariants.contains("data") {
+        return Err(format!(
+            "{line}\nshows {:?}:\n{}",
+            again.invariants, again.text
         ));
     }
     Ok(())

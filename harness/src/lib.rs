@@ -13,6 +13,7 @@ pub mod gpu;
 pub mod invariants;
 pub mod lanes;
 mod lives;
+pub mod minimise;
 pub mod model_file;
 pub mod observation;
 pub mod probe;
