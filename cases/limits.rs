@@ -363,17 +363,16 @@ fn groups() -> Vec<Case> {
             read_back("a"),
             request("a"),
         ]),
-        // More than the group holds: what is left over goes to files before the kernel would kill. The emulated device's memory
-        // is the group's, too.
+        // More than the group holds: what is left over goes to files before the kernel would kill.
         case(
             "limits",
             "group_smaller_than_the_model",
-            160,
-            vec![plain("a", 1, &[8 * MIB; 16])],
+            80,
+            vec![plain("a", 1, &[8 * MIB; 8])],
         )
-        .in_group_of(256 * MIB)
-        .set("MMAP_MEM_THRESHOLD_GB", gib(48.0))
-        .in_ram(128 * MIB)
+        .in_group_of(80 * MIB)
+        .set("MMAP_MEM_THRESHOLD_GB", gib(24.0))
+        .in_ram(64 * MIB)
         .steps([
             load("a"),
             free(Amount::float(1e30), Destinations::Any),
@@ -385,10 +384,10 @@ fn groups() -> Vec<Case> {
         case(
             "limits",
             "group_without_files_refuses",
-            160,
-            vec![plain("a", 1, &[8 * MIB; 16]), plain("b", 2, &[MIB])],
+            80,
+            vec![plain("a", 1, &[8 * MIB; 8]), plain("b", 2, &[MIB])],
         )
-        .in_group_of(192 * MIB)
+        .in_group_of(64 * MIB)
         .set("MMAP_MEM_THRESHOLD_GB", "0")
         .in_ram(16 * MIB)
         .steps([

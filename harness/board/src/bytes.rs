@@ -5,7 +5,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::board::Board;
-use crate::layout::{ADDRESS_BASE, DEVICE_REGION_BYTES, TABLE_BYTES, device_of};
+use crate::layout::{ADDRESS_BASE, DEVICE_REGION_BYTES, TABLE_BYTES, device_base, device_of};
 use crate::window;
 
 /// Where processes copy host memory through, behind the tables and before the first device.
@@ -125,6 +125,18 @@ impl Board {
             done += count;
         }
         Ok(())
+    }
+
+    /// Takes the pages behind the first `bytes` of a device's addresses now. A memory cgroup counts a page where it is first
+    /// touched: these count for this process, as device memory counts for nobody who uses it.
+    pub fn populate(&self, device: u32, bytes: u64) -> Result<(), Errno> {
+        let offset = file_offset(device_base(device), bytes)?;
+        loop {
+            match fallocate(self.descriptor(), FallocateFlags::KEEP_SIZE, offset, bytes) {
+                Err(Errno::INTR) => {}
+                done => return done,
+            }
+        }
     }
 
     /// Gives the pages of freed device memory back to the system; they read as zeros from then on.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -361,6 +362,21 @@ fn a_limit_on_the_size_of_files_does_not_stop_device_writes() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", output.status);
+}
+
+#[test]
+fn memory_that_is_taken_beforehand_serves_the_first_addresses_and_goes_with_them() {
+    let board = board(1);
+    let pages_bytes = || std::fs::metadata(board.path()).unwrap().blocks() * 512;
+    let before_bytes = pages_bytes();
+    board.populate(0, CAPACITY_BYTES).unwrap();
+    assert_eq!(pages_bytes(), before_bytes + CAPACITY_BYTES);
+    let address = board.lock().unwrap().take_address(0, CAPACITY_BYTES);
+    let address = address.unwrap();
+    board.write_device(address, &[7; 4096]).unwrap();
+    assert_eq!(pages_bytes(), before_bytes + CAPACITY_BYTES);
+    board.discard(address, CAPACITY_BYTES);
+    assert_eq!(pages_bytes(), before_bytes);
 }
 
 #[test]

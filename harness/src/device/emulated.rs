@@ -92,6 +92,17 @@ impl EmulatedGpu {
         &self.board
     }
 
+    /// Takes host memory for the first `bytes` of the first device's addresses, so that it does not count for the subject.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn populate(&self, bytes: u64) -> Result<(), HarnessError> {
+        let populated = self.board.populate(0, bytes);
+        populated.map_err(|error| {
+            HarnessError::Board(format!("{bytes} bytes of device memory: {error}"))
+        })
+    }
+
     /// What a process needs to find the driver and the board.
     #[must_use]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {

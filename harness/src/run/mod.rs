@@ -17,7 +17,7 @@ mod together;
 mod views;
 
 use crate::{
-    case::{Case, CuFile, Gpu},
+    case::{Action, Case, CuFile, Gpu},
     device::{CudaGpu, DeviceKind, DeviceUnderTest, EmulatedGpu, EmulatorOptions},
     error::HarnessError,
     observation::{Aftermath, Run, total},
@@ -42,6 +42,9 @@ use std::{
 
 /// Disk space that a run takes beside its models: the warm-up, logs.
 const OTHER_DISK_BYTES: u64 = 32 << 20;
+
+/// Device memory that a round takes beside its models.
+const OTHER_DEVICE_BYTES: u64 = 16 << 20;
 
 /// What every run needs: programs and places.
 #[derive(Clone, Debug)]
@@ -85,6 +88,9 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         refuse_a_full_disk(&run.case, &sandbox.offload_dir())?;
     }
     let device = prepare(kind, &run.case.gpu, bench, &sandbox)?;
+    if let (DeviceUnderTest::Emulated(gpu), Some(_)) = (&device, run.case.world.memory_bytes) {
+        gpu.populate(addressed_bytes(&run.case))?;
+    }
     let mut command = bench.subject.clone();
     let settings = run
         .case
@@ -166,6 +172,27 @@ fn refuse_a_full_disk(case: &Case, directory: &Path) -> Result<(), HarnessError>
         )));
     }
     Ok(())
+}
+
+/// Device addresses that a run may take, warm-up and second round included.
+fn addressed_bytes(case: &Case) -> u64 {
+    let bytes_of = |name: &str| {
+        let model = case.model(name);
+        model
+            .and_then(|model| Shadow::new(model).file_bytes().ok())
+            .unwrap_or(0)
+    };
+    let brought = case.steps.iter().map(|step| match &step.action {
+        Action::Load { model } => bytes_of(model),
+        Action::Request {
+            model,
+            workspace_bytes,
+            ..
+        } => bytes_of(model) + workspace_bytes,
+        _ => 0,
+    });
+    // Between two allocations there are addresses that nobody has.
+    2 * total(brought) + 2 * OTHER_DEVICE_BYTES
 }
 
 /// What a subject may use from its start.
