@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
     PLANS
         .iter()
         .map(|(name, plan)| journey(name, plan))
+        .chain([failed_change()])
         .collect()
 }
 
@@ -112,6 +113,30 @@ fn journey(name: &str, plan: &str) -> Case {
             // What could not be removed has gone by now.
             load("a"),
             free_all(),
+            drop_model("a"),
+        ])
+}
+
+/// The first copy after those of a load is that of the change: it fails, and the tensor has its old bytes or its new ones from then on.
+fn failed_change() -> Case {
+    let free_all = || free(Amount::float(1e30), Destinations::Any);
+    let plan = "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=7";
+    let model = plain("a", 1, &[64 << 10; 6]);
+    case("disk", "a_copy_for_a_change_fails", 32, vec![model])
+        .set("OFFLOAD_IO_THREADS", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
+        .needs(Capability::Modify)
+        .failing(plan)
+        .steps([
+            load("a"),
+            modify("a", "t1", 7),
+            request("a"),
+            free_all(),
+            read_back("a"),
+            request("a"),
+            modify("a", "t1", 8),
+            free_all(),
+            request("a"),
             drop_model("a"),
         ])
 }

@@ -141,6 +141,7 @@ const FAULTED: &[&str] = &[
     "disk::device_oom_for_good",
     "disk::a_copy_to_the_host_fails",
     "disk::a_copy_to_the_device_fails",
+    "disk::a_copy_for_a_change_fails",
     "disk::device_oom_and_a_full_disk",
     "disk::a_full_disk_and_a_file_that_stays",
 ];

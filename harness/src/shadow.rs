@@ -28,11 +28,15 @@ const MOST_THREADS: usize = 8;
 pub struct Shadow {
     manifest: Manifest,
     file_digests: Option<Vec<Digest>>,
-    overlays: BTreeMap<String, Vec<Overlay>>,
+    /// What storages may have become: one history, except where a modification failed, which leaves the old or the new bytes.
+    histories: BTreeMap<String, Vec<History>>,
 }
 
+/// What was written over a storage, in order.
+type History = Vec<Overlay>;
+
 /// Bytes of a storage that a step overwrote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Overlay {
     start: u64,
     bytes: u64,
@@ -46,7 +50,7 @@ impl Shadow {
         Self {
             manifest: model.manifest.clone(),
             file_digests: model.file.as_ref().map(|file| file.digests.clone()),
-            overlays: BTreeMap::new(),
+            histories: BTreeMap::new(),
         }
     }
 
@@ -55,6 +59,34 @@ impl Shadow {
     /// # Errors
     /// No such tensor, or one whose contents the harness does not generate itself.
     pub fn modify(&mut self, tensor: &str, fill: &Fill) -> Result<u64, ShadowError> {
+        self.overwrite(tensor, fill, |histories, overlay| {
+            for history in histories {
+                push(history, overlay.clone());
+            }
+        })
+    }
+
+    /// As [`Shadow::modify`] for a modification that failed: the old bytes are there or the new ones, which the next digests decide.
+    ///
+    /// # Errors
+    /// As [`Shadow::modify`].
+    pub fn modify_perhaps(&mut self, tensor: &str, fill: &Fill) -> Result<u64, ShadowError> {
+        self.overwrite(tensor, fill, |histories, overlay| {
+            for mut history in histories.clone() {
+                push(&mut history, overlay.clone());
+                if !histories.contains(&history) {
+                    histories.push(history);
+                }
+            }
+        })
+    }
+
+    fn overwrite(
+        &mut self,
+        tensor: &str,
+        fill: &Fill,
+        change: impl FnOnce(&mut Vec<History>, &Overlay),
+    ) -> Result<u64, ShadowError> {
         if self.file_digests.is_some() {
             return Err(ShadowError::NotGenerated(tensor.into()));
         }
@@ -70,8 +102,75 @@ impl Shadow {
             bytes,
             fill: fill.clone(),
         };
-        self.overlays.entry(storage).or_default().push(overlay);
+        let histories = self.histories.entry(storage);
+        change(histories.or_insert_with(|| vec![History::new()]), &overlay);
         Ok(padded(storage_bytes))
+    }
+
+    /// Whether a failed modification left more than one thing that can be there.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.histories.values().any(|histories| histories.len() > 1)
+    }
+
+    /// Decides what a failed modification left by the digests that were seen. Where they fit nothing that could be there, the
+    /// old bytes stay expected.
+    ///
+    /// # Errors
+    /// A manifest that does not hold together.
+    pub fn observe(&mut self, seen: &BTreeMap<String, Digest>) -> Result<(), ShadowError> {
+        let mut decided = Vec::new();
+        for (storage, histories) in &self.histories {
+            let mut fitting = Vec::new();
+            for history in histories {
+                if histories.len() == 1 || self.fits(storage, history, seen)? {
+                    fitting.push(history.clone());
+                }
+            }
+            if !fitting.is_empty() && fitting.len() < histories.len() {
+                decided.push((storage.clone(), fitting));
+            }
+        }
+        self.histories.extend(decided);
+        Ok(())
+    }
+
+    fn fits(
+        &self,
+        storage: &str,
+        history: &History,
+        seen: &BTreeMap<String, Digest>,
+    ) -> Result<bool, ShadowError> {
+        let tensors = self.manifest.tensors.iter();
+        for tensor in tensors.filter(|tensor| tensor.storage == storage) {
+            if let Some(digest) = seen.get(&tensor.name)
+                && *digest != self.digest_after(tensor, history)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a tensor may digest to now; the first is what it is if nothing that failed left a trace.
+    ///
+    /// # Errors
+    /// No such tensor, or a manifest that does not hold together.
+    pub fn possible_digests(&self, tensor: &str) -> Result<Vec<Digest>, ShadowError> {
+        let named = |found: &Tensor| found.name == tensor;
+        let Some(index) = self.manifest.tensors.iter().position(named) else {
+            return Err(ShadowError::UnknownTensor(tensor.into()));
+        };
+        let found = &self.manifest.tensors[index];
+        match self.histories.get(&found.storage) {
+            Some(histories) => {
+                let digests = histories.iter();
+                digests
+                    .map(|history| self.digest_after(found, history))
+                    .collect()
+            }
+            None => Ok(vec![self.digest(index, found)?]),
+        }
     }
 
     /// What every tensor must digest to now, by name.
@@ -126,9 +225,17 @@ impl Shadow {
                 .cloned()
                 .ok_or_else(|| ShadowError::UnknownTensor(tensor.name.clone()));
         }
-        let Some(overlays) = self.overlays.get(&tensor.storage) else {
+        let histories = self.histories.get(&tensor.storage);
+        match histories.and_then(|histories| histories.first()) {
+            Some(history) => self.digest_after(tensor, history),
+            None => Ok(generated_digest(&self.manifest, tensor)?),
+        }
+    }
+
+    fn digest_after(&self, tensor: &Tensor, history: &History) -> Result<Digest, ShadowError> {
+        if history.is_empty() {
             return Ok(generated_digest(&self.manifest, tensor)?);
-        };
+        }
         let storage = self.manifest.storage_of(tensor)?;
         let span = tensor.span_bytes()?;
         let mut bytes = vec![0; span as usize];
@@ -136,7 +243,7 @@ impl Shadow {
             .fill
             .write(tensor.byte_offset, &mut bytes)
             .map_err(ManifestError::from)?;
-        for overlay in overlays {
+        for overlay in history {
             let start = overlay.start.max(tensor.byte_offset);
             let end = (overlay.start + overlay.bytes).min(tensor.byte_offset + span);
             if start < end {
@@ -211,6 +318,13 @@ impl Shadow {
         }
         Ok(runs)
     }
+}
+
+/// What is overwritten whole leaves no trace.
+fn push(history: &mut History, overlay: Overlay) {
+    let end = overlay.start + overlay.bytes;
+    history.retain(|old| old.start < overlay.start || old.start + old.bytes > end);
+    history.push(overlay);
 }
 
 /// Why the harness has no expectation.
@@ -290,6 +404,52 @@ mod tests {
         Fill::Seed(7).write(50, &mut b).unwrap();
         Fill::Seed(9).write(50, &mut b[..50]).unwrap();
         assert_eq!(after["b"], Digest::of(&b));
+    }
+
+    #[test]
+    fn a_modification_that_failed_leaves_the_old_or_the_new_bytes_and_nothing_else() {
+        let model = r#"{"name":"a","dtype":"u8","shape":[100],"storage":"s"},
+               {"name":"b","dtype":"u8","shape":[100],"storage":"s","byte_offset":50},
+               {"name":"c","dtype":"u8","shape":[100],"storage":"s","byte_offset":200}"#;
+        let old = shadow(model);
+        let new = |seeds: &[u64]| {
+            let mut new = shadow(model);
+            for seed in seeds {
+                new.modify("a", &Fill::Seed(*seed)).unwrap();
+            }
+            new.digests().unwrap()
+        };
+        let mut undecided = shadow(model);
+        undecided.modify_perhaps("a", &Fill::Seed(9)).unwrap();
+        undecided.modify_perhaps("a", &Fill::Seed(10)).unwrap();
+        assert_eq!(undecided.digests(), old.digests());
+        let possible = undecided.possible_digests("b").unwrap();
+        let wanted = [&[][..], &[9], &[10]].map(|seeds| new(seeds)["b"].clone());
+        assert_eq!(possible, wanted);
+
+        // What tells nothing decides nothing, and what cannot be is not taken up.
+        let only = |digests: BTreeMap<String, Digest>, name: &str| {
+            BTreeMap::from([(name.to_owned(), digests[name].clone())])
+        };
+        undecided.observe(&only(new(&[10]), "c")).unwrap();
+        undecided.observe(&only(new(&[11]), "a")).unwrap();
+        assert_eq!(undecided.possible_digests("a").unwrap().len(), 3);
+        assert_eq!(undecided.digests(), old.digests());
+
+        let mut decided = undecided.clone();
+        decided.observe(&only(new(&[10]), "b")).unwrap();
+        assert_eq!(decided.digests().unwrap(), new(&[10]));
+        decided.observe(&old.digests().unwrap()).unwrap();
+        assert_eq!(decided.digests().unwrap(), new(&[10]));
+        undecided.observe(&old.digests().unwrap()).unwrap();
+        assert_eq!(undecided.possible_digests("a").unwrap().len(), 1);
+        assert_eq!(undecided.digests(), old.digests());
+
+        // What is written afterwards is certain.
+        undecided.modify_perhaps("a", &Fill::Seed(9)).unwrap();
+        undecided.modify("a", &Fill::Seed(12)).unwrap();
+        assert_eq!(undecided.digests().unwrap(), new(&[12]));
+        assert_eq!(undecided.digests().unwrap(), new(&[9, 12]));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use crate::{
     shadow::Shadow,
     world::Event,
 };
-use spillproof_protocol::{Dtype, ErrorKind, Fill, Manifest, Storage, Tensor};
+use spillproof_protocol::{
+    Digest, Dtype, ErrorKind, Fill, Manifest, RequestReply, Storage, Tensor,
+};
 use std::{collections::BTreeMap, time::Instant};
 
 impl Session<'_> {
@@ -61,6 +63,7 @@ impl Session<'_> {
             }
         };
         self.account(&action, &outcome)?;
+        expected = self.decided(&action, &outcome, expected)?;
         let misbehaved = matches!(outcome, Outcome::Misbehaved(_));
         let (after, status_after) = if misbehaved {
             (self.device_only_reading()?, None)
@@ -116,11 +119,15 @@ impl Session<'_> {
                 model,
                 tensor,
                 fill,
-            } if outcome.is_success() => {
+            } if outcome.is_success() || self.may_have_happened(outcome) => {
                 let shadow = self.shadows.get_mut(model);
                 let shadow = shadow
                     .ok_or_else(|| HarnessError::Case(format!("model {model:?} is not loaded")))?;
-                self.justified_bytes += shadow.modify(tensor, fill).map_err(broken)?;
+                let modified = match outcome.is_success() {
+                    true => shadow.modify(tensor, fill),
+                    false => shadow.modify_perhaps(tensor, fill),
+                };
+                self.justified_bytes += modified.map_err(broken)?;
             }
             Action::Drop { model } if outcome.is_success() => {
                 self.shadows.remove(model);
@@ -155,10 +162,40 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) fn expected(
+    /// A call that a fault or its cancellation ended leaves the old state or the new one.
+    fn may_have_happened(&self, outcome: &Outcome) -> bool {
+        let has_failed = matches!(outcome, Outcome::Failed(_));
+        (has_failed && self.run.case.faults.is_some()) || is_cancelled(outcome)
+    }
+
+    /// What an answer must be: what a failed call left is decided by the first digests that show it.
+    pub(super) fn decided(
         &mut self,
         action: &Action,
-    ) -> BTreeMap<String, spillproof_protocol::Digest> {
+        outcome: &Outcome,
+        expected: BTreeMap<String, Digest>,
+    ) -> Result<BTreeMap<String, Digest>, Stop> {
+        let broken = |error: crate::shadow::ShadowError| HarnessError::Case(error.to_string());
+        match (action, outcome) {
+            (Action::Request { model, .. }, Outcome::Served(RequestReply { digests, .. }))
+            | (Action::ReadBack { model }, Outcome::ReadBack(digests)) => {
+                let Some(shadow) = self.shadows.get_mut(model) else {
+                    return Ok(expected);
+                };
+                if !shadow.is_undecided() || digests.is_empty() {
+                    return Ok(expected);
+                }
+                shadow.observe(digests).map_err(broken)?;
+                Ok(shadow.digests().map_err(broken)?)
+            }
+            (Action::ReadHeld { view }, Outcome::Viewed(digest)) => {
+                Ok(self.decided_view(view, digest))
+            }
+            _ => Ok(expected),
+        }
+    }
+
+    pub(super) fn expected(&mut self, action: &Action) -> BTreeMap<String, Digest> {
         if let Action::ReadHeld { view } = action {
             return self.expected_of_view(view);
         }

@@ -326,6 +326,7 @@ impl<'a> Session<'a> {
             return Ok(Some(outcome));
         }
         self.account(&step.action, &outcome)?;
+        let expected = self.decided(&step.action, &outcome, asked.expected)?;
         let landed = match (&step.action, &asked.request) {
             (Action::Cancel { lane: other }, Request::Cancel(CancelArgs { id })) => {
                 let other = *other;
@@ -342,7 +343,7 @@ impl<'a> Session<'a> {
             expect: step.expect.clone(),
             outcome,
             wall: asked.started.elapsed(),
-            expected: asked.expected,
+            expected,
             landed,
         });
         Ok(None)

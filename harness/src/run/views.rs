@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub(super) struct HeldView {
     pub(super) handle: u64,
-    /// The tensor, and what it contained when the view was taken.
-    expected: BTreeMap<String, Digest>,
+    tensor: String,
+    /// What it may have contained when the view was taken.
+    possible: Vec<Digest>,
 }
 
 impl Session<'_> {
@@ -28,13 +29,11 @@ impl Session<'_> {
         let shadow = self.shadows.get(model);
         let shadow =
             shadow.ok_or_else(|| HarnessError::Case(format!("model {model:?} is not loaded")))?;
-        let mut digests = shadow
-            .digests()
-            .map_err(|error| HarnessError::Case(error.to_string()))?;
-        digests.retain(|name, _| name == tensor);
+        let possible = shadow.possible_digests(tensor);
         let held = HeldView {
             handle: *handle,
-            expected: digests,
+            tensor: tensor.to_owned(),
+            possible: possible.map_err(|error| HarnessError::Case(error.to_string()))?,
         };
         match self.views.insert(view.to_owned(), held) {
             None => Ok(()),
@@ -46,6 +45,26 @@ impl Session<'_> {
 
     pub(super) fn expected_of_view(&self, view: &str) -> BTreeMap<String, Digest> {
         let held = self.views.get(view);
-        held.map(|held| held.expected.clone()).unwrap_or_default()
+        held.map(HeldView::expected).unwrap_or_default()
+    }
+
+    /// As [`Session::expected_of_view`] where the view was seen to show this.
+    pub(super) fn decided_view(&mut self, view: &str, shown: &Digest) -> BTreeMap<String, Digest> {
+        if let Some(held) = self.views.get_mut(view)
+            && held.possible.contains(shown)
+        {
+            held.possible = vec![shown.clone()];
+        }
+        self.expected_of_view(view)
+    }
+}
+
+impl HeldView {
+    fn expected(&self) -> BTreeMap<String, Digest> {
+        let first = self.possible.first();
+        first
+            .map(|digest| (self.tensor.clone(), digest.clone()))
+            .into_iter()
+            .collect()
     }
 }
