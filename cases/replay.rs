@@ -1,7 +1,10 @@
 //! A case under another plan than its own or with fewer steps, and the line that shows a result again.
 
 use crate::bench::Judged;
-use spillproof_harness::{case::Case, faults::Plan};
+use spillproof_harness::{
+    case::Case,
+    faults::{Plan, PlanError},
+};
 use std::env;
 
 /// A fault plan to run cases under in place of their own.
@@ -89,14 +92,13 @@ fn read_steps(text: &str) -> Result<Vec<usize>, String> {
 
 /// Reads a plan that a person wrote.
 fn read(text: &str) -> Result<Plan, String> {
-    text.parse()
-        .map_err(|error: spillproof_harness::faults::PlanError| {
-            // As many columns as characters, whatever a terminal makes of a tab.
-            let line = text.lines().nth(error.line - 1).unwrap_or_default();
-            let line = line.replace('\t', " ");
-            let mark = " ".repeat(error.column - 1);
-            format!("{PLAN_VARIABLE}: {error}\n  {line}\n  {mark}^")
-        })
+    text.parse().map_err(|error: PlanError| {
+        let shown = error.underlined(text).replace('\n', "\n  ");
+        format!(
+            "{PLAN_VARIABLE} is no plan, line {}:\n  {shown}",
+            error.line
+        )
+    })
 }
 
 /// The line that shows one trial again: for `sh`, in the root of the repository.
@@ -133,15 +135,15 @@ mod tests {
         let wrong = |text: &str| read(text).unwrap_err();
         assert_eq!(
             wrong("pwrite:error=ENOSP:when=3"),
-            "SPILLPROOF_PLAN: line 1, column 14: \"ENOSP\" is no error; did you mean ENOSPC?\n\
+            "SPILLPROOF_PLAN is no plan, line 1:\n\
              \x20 pwrite:error=ENOSP:when=3\n\
-             \x20              ^"
+             \x20              ^ \"ENOSP\" is no error; did you mean ENOSPC?"
         );
         assert_eq!(
-            wrong("mmap:error=ENOMEM\n\tpwirte:error=EIO"),
-            "SPILLPROOF_PLAN: line 2, column 2: \"pwirte\" is no site; did you mean pwrite?\n\
-             \x20  pwirte:error=EIO\n\
-             \x20  ^"
+            wrong("mmap:error=ENOMEM\npwirte:error=EIO"),
+            "SPILLPROOF_PLAN is no plan, line 2:\n\
+             \x20 pwirte:error=EIO\n\
+             \x20 ^ \"pwirte\" is no site; did you mean pwrite?"
         );
         let illegal = wrong("mmap:error=ENOSPC");
         assert!(illegal.contains("mmap cannot return ENOSPC"), "{illegal}");

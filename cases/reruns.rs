@@ -145,11 +145,11 @@ fn a_plan_that_is_none() -> Result<(), String> {
     for (plan, told) in [
         (
             "pwrite:error=ENOSP",
-            "did you mean ENOSPC?\n  pwrite:error=ENOSP\n               ^\n",
+            "\n  pwrite:error=ENOSP\n               ^ \"ENOSP\" is no error; did you mean ENOSPC?\n",
         ),
         (
             "pwirte:error=EIO",
-            "did you mean pwrite?\n  pwirte:error=EIO\n  ^\n",
+            "\n  pwirte:error=EIO\n  ^ \"pwirte\" is no site; did you mean pwrite?\n",
         ),
         ("mmap:error=ENOSPC", "mmap cannot return ENOSPC"),
         ("", "the plan is empty"),
