@@ -102,7 +102,7 @@ pub fn bench(judged: &Judged) -> Result<Bench, String> {
     };
     let work_dir = match env::var_os(DIRECTORY_VARIABLE) {
         Some(directory) => PathBuf::from(directory),
-        None => build_dir()?.join("spillproof"),
+        None => build_dir()?.join("sandboxes"),
     };
     Ok(Bench {
         subject,
