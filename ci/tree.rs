@@ -71,6 +71,7 @@ const TOP_LEVEL: &[&str] = &[
     "harness",
     "fixtures",
     "cases",
+    "command",
     "golden",
     "ci",
     ".ci",

@@ -17,6 +17,7 @@ pub mod minimise;
 pub mod model_file;
 pub mod observation;
 pub mod probe;
+pub mod program;
 pub mod report;
 pub mod run;
 pub mod sandbox;
