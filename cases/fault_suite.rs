@@ -161,7 +161,7 @@ impl Suite {
         }
         if !verdict.is_green() {
             let asked = Override {
-                plan: case.faults.clone(),
+                plan: case.plan().cloned(),
                 steps: self.asked.steps.clone(),
             };
             let again = replay::show_again(&name, &self.judged, &asked);

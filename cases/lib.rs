@@ -19,6 +19,7 @@ pub mod reruns;
 pub mod steps;
 pub mod suite;
 pub mod summary;
+pub mod sweep;
 pub mod world_steps;
 
 use spillproof_harness::{case::Case, model_file::ModelFileError};
@@ -38,6 +39,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         disk::cases(),
         limits::cases(),
         crash::cases(),
+        sweep::cases(),
         gds::cases(),
         real::cases()?,
     ]

@@ -6,7 +6,7 @@ use crate::{
     suite::judge,
 };
 use spillproof_harness::{
-    case::Case,
+    case::{Case, Faults},
     device::DeviceKind,
     faults::Plan,
     invariants::{self, InvariantId, Violation},
@@ -80,7 +80,8 @@ pub struct RedRun<'a> {
 /// Runs less and less of it, and tells in lines what was left; nothing where there is no plan.
 #[must_use]
 pub fn told(red: RedRun<'_>, wanted: Wanted, judged: &Judged, bench: &Bench) -> Option<String> {
-    let plan = red.case.faults.as_ref()?;
+    let faults = red.case.faults.as_ref()?;
+    let plan = &faults.plan;
     let failed = |id: InvariantId| red.violations.iter().any(|wrong| wrong.invariant == id);
     let id = match wanted {
         Wanted::First => red.violations.first()?.invariant,
@@ -89,7 +90,10 @@ pub fn told(red: RedRun<'_>, wanted: Wanted, judged: &Judged, bench: &Bench) -> 
     };
     let until = Instant::now() + BOUND;
     let case = |rules: &[usize], steps: &[usize]| Case {
-        faults: Some(picked_rules(plan, rules)),
+        faults: Some(Faults {
+            plan: picked_rules(plan, rules),
+            ..faults.clone().left_with(steps.iter().copied())
+        }),
         steps: steps
             .iter()
             .map(|index| red.case.steps[*index].clone())
@@ -113,7 +117,7 @@ pub fn told(red: RedRun<'_>, wanted: Wanted, judged: &Judged, bench: &Bench) -> 
     });
     let smaller = case(&found.rules, &found.steps);
     let asked = Override {
-        plan: smaller.faults,
+        plan: smaller.plan().cloned(),
         steps: Some(found.steps.iter().map(|index| red.steps[*index]).collect()),
     };
     let labels: Vec<String> = smaller

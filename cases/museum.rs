@@ -263,7 +263,7 @@ fn ballast_that_dies() -> Result<(), Failed> {
 
 fn show_again(case: &Case, judged: &Judged) -> String {
     let trial = format!("{}[{}]", case.id(), DeviceKind::Emulated);
-    let plan = case.faults.clone();
+    let plan = case.plan().cloned();
     replay::show_again(&trial, judged, &Override { plan, steps: None })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::bench::Judged;
 use spillproof_harness::{
-    case::Case,
+    case::{Case, Faults},
     faults::{Plan, PlanError},
 };
 use std::env;
@@ -52,7 +52,7 @@ impl Override {
             if case.faults.is_none() {
                 case.path = None;
             }
-            case.faults = Some(plan.clone());
+            case = case.under(plan);
         }
         if let Some(steps) = &self.steps {
             let step = |number: &usize| {
@@ -62,7 +62,10 @@ impl Override {
                     format!("{STEPS_VARIABLE}: {id} has {count} steps, none is {number}")
                 })
             };
-            case.steps = steps.iter().map(step).collect::<Result<_, _>>()?;
+            let left = steps.iter().map(step).collect::<Result<_, _>>()?;
+            let left_out = |faults: Faults| faults.left_with(steps.iter().map(|number| number - 1));
+            case.faults = case.faults.map(left_out);
+            case.steps = left;
         }
         Ok(case)
     }
@@ -163,7 +166,10 @@ mod tests {
         };
         assert_eq!(other.apply(plain.clone()).unwrap().path, None);
         let replayed = other.apply(own).unwrap();
-        assert_eq!((replayed.path, replayed.faults), (Some(way), other.plan));
+        assert_eq!(
+            (replayed.path, replayed.plan()),
+            (Some(way), other.plan.as_ref())
+        );
         assert_eq!(Override::default().apply(plain).unwrap().path, Some(way));
     }
 

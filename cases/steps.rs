@@ -2,7 +2,7 @@
 
 use spillproof_harness::{
     attack::Attack,
-    case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step},
+    case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step, WarmUp},
     lanes::{Lane, Moment},
     world::World,
 };
@@ -42,6 +42,7 @@ pub fn case(
         world: World::default(),
         path: None,
         faults: None,
+        warm_up: WarmUp::default(),
     }
 }
 

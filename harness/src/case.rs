@@ -1,6 +1,9 @@
 //! Cases: experiments as pure data.
 
-pub use crate::gpu::{CuFile, CuFileFault, Gpu};
+pub use crate::{
+    faults::Faults,
+    gpu::{CuFile, CuFileFault, Gpu},
+};
 
 use crate::{
     attack::Attack,
@@ -43,8 +46,10 @@ pub struct Case {
     pub world: World,
     /// The way that everything between device and files must take; any when absent.
     pub path: Option<TransferPath>,
-    /// Calls that fail, from the first step on and until the second round. A rule that never fires makes the case inconclusive.
-    pub faults: Option<Plan>,
+    /// Calls that fail.
+    pub faults: Option<Faults>,
+    /// How much travels before the baseline is read.
+    pub warm_up: WarmUp,
 }
 
 /// A model under a name.
@@ -65,6 +70,16 @@ pub struct ModelFile {
     pub path: PathBuf,
     /// The digest of each tensor, in the manifest's order.
     pub digests: Vec<spillproof_protocol::Digest>,
+}
+
+/// The model whose journey brings a subject to its working size before the baseline is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WarmUp {
+    /// Larger than a slot of staging.
+    #[default]
+    Usual,
+    /// Some pages, for cases over tiny models.
+    Small,
 }
 
 /// What is allowed during a case.
@@ -252,6 +267,28 @@ impl Case {
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}::{}", self.family, self.name)
+    }
+
+    /// Its fault plan.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.faults.as_ref().map(|faults| &faults.plan)
+    }
+
+    /// The case under this plan in place of its own, in force when that one is; throughout where it has none.
+    #[must_use]
+    pub fn under(&self, plan: &Plan) -> Self {
+        let own = self.faults.clone();
+        let own = own.unwrap_or_else(|| Faults::throughout(Plan::default()));
+        let faults = Faults {
+            plan: plan.clone(),
+            records: false,
+            ..own
+        };
+        Self {
+            faults: Some(faults),
+            ..self.clone()
+        }
     }
 
     /// The model of that name.

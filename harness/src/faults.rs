@@ -2,7 +2,58 @@
 
 pub use spillproof_faults::{FaultError, Plan, PlanError, SiteId};
 
-use std::fmt;
+use std::{fmt, ops::Range, str::FromStr};
+
+/// A fault plan, and when it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Calls that fail. A rule that never fires makes the case inconclusive.
+    pub plan: Plan,
+    /// The case's own steps, from 0, that are done while it is in force. Where the last of them starts a subject in a dead one's
+    /// place, it is in force until that one is open.
+    pub steps: Range<usize>,
+    /// Whether the calls of that time are recorded.
+    pub records: bool,
+}
+
+impl Faults {
+    /// From the first step on and until the second round.
+    #[must_use]
+    pub fn throughout(plan: Plan) -> Self {
+        Self {
+            plan,
+            steps: 0..usize::MAX,
+            records: false,
+        }
+    }
+
+    /// The same over a case of which only these steps are left, numbered from 0 and in order.
+    #[must_use]
+    pub fn left_with(self, steps: impl Iterator<Item = usize>) -> Self {
+        let (mut start, mut count) = (0, 0);
+        for step in steps {
+            start += usize::from(step < self.steps.start);
+            count += usize::from(self.steps.contains(&step));
+        }
+        let end = match self.steps.end {
+            usize::MAX => usize::MAX,
+            _ => start + count,
+        };
+        Self {
+            steps: start..end,
+            ..self
+        }
+    }
+}
+
+impl FromStr for Faults {
+    type Err = PlanError;
+
+    /// A plan in force throughout.
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        text.parse().map(Self::throughout)
+    }
+}
 
 /// A call that went as a rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

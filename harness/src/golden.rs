@@ -7,6 +7,7 @@ use crate::{
     case::{Action, CuFile, Expect, Gpu},
     lanes::Lane,
     observation::{Outcome, Run, StepRecord},
+    sweep::Recording,
 };
 use spillproof_protocol::{Digest, FreeMemoryReply, Tier};
 use std::{
@@ -59,6 +60,10 @@ pub fn render(run: &Run) -> String {
                 }
             }
         }
+    }
+    let faults = run.case.faults.as_ref();
+    if faults.is_some_and(|faults| faults.records) {
+        text.push_str(&Recording::of(run).text());
     }
     text
 }

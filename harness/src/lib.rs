@@ -24,5 +24,6 @@ pub mod sandbox;
 pub mod settle;
 pub mod shadow;
 pub mod subject;
+pub mod sweep;
 pub mod verdict;
 pub mod world;

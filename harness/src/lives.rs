@@ -29,6 +29,7 @@ impl Run {
             aftermath: None,
             group: None,
             rules: Vec::new(),
+            calls: Vec::new(),
             offload_dir,
             work_dir: PathBuf::new(),
             doubts: Vec::new(),

@@ -8,6 +8,7 @@ use crate::{
     probe::{FilesReading, PeakReading, ProcessReading},
     subject::{Ended, Finding, Killed},
 };
+use spillproof_faults::TraceEntry;
 use spillproof_protocol::{Digest, ErrorReply, FreeMemoryReply, RequestReply, StatusReply};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,6 +56,8 @@ pub struct Run {
     pub group: Option<String>,
     /// What became of the case's rules.
     pub rules: Vec<RuleAccount>,
+    /// Calls recorded, where the case asks for that, in order.
+    pub calls: Vec<TraceEntry>,
     /// Where offload files belong.
     pub offload_dir: PathBuf,
     /// The subject's working directory.

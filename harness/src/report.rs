@@ -113,7 +113,7 @@ pub fn details(run: &Run, verdict: &Verdict, show_again: &str) -> String {
         let _ = writeln!(text, "  world:     {}", in_words(&run.case.world));
     }
     if let Some(faults) = &run.case.faults {
-        let _ = writeln!(text, "  faults:    {faults}");
+        let _ = writeln!(text, "  faults:    {}", faults.plan);
         for rule in &run.rules {
             let _ = writeln!(text, "             {rule}");
         }

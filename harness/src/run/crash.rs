@@ -76,9 +76,17 @@ impl Session<'_> {
         }
         self.run.open = self.open();
         let outcome = self.run.open.clone();
-        let opened = outcome.is_success();
+        if self.is_last_fault_step() {
+            self.end_faults();
+            // Nothing stands in its way any more.
+            if let Outcome::Failed(_) = outcome {
+                self.run.open = self.open();
+            }
+        }
+        let opened = self.run.open.is_success();
         let mut record = self.record(phase, action, outcome, before)?;
         record.wall = started.elapsed();
+        record.fired = self.newly_fired();
         if opened {
             record.status_after = Some(self.status()?);
         }

@@ -3,10 +3,10 @@
 use super::Bench;
 use crate::{
     error::HarnessError,
-    faults::{Fired, RuleAccount},
+    faults::{Faults, Fired, RuleAccount},
     sandbox::Sandbox,
 };
-use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared};
+use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared, TraceEntry};
 use std::{
     ffi::OsString,
     fs,
@@ -17,6 +17,9 @@ use std::{
 /// Rows for what a subject holds: far more than any case makes.
 const LEDGER_ROWS: usize = 4096;
 
+/// Rows for the calls that are recorded: more than any case makes that asks for it.
+const TRACE_ROWS: usize = 16 * 1024;
+
 /// A plan in the memory of a case's subjects.
 #[derive(Debug)]
 pub(super) struct Injection {
@@ -24,30 +27,32 @@ pub(super) struct Injection {
     file: OwnedFd,
     interposer: PathBuf,
     plan: Plan,
+    records: bool,
 }
 
 impl Injection {
     /// # Errors
     /// The memory cannot be made, or the plan was put together wrongly.
     pub(super) fn create(
-        plan: &Plan,
+        faults: &Faults,
         bench: &Bench,
         sandbox: &Sandbox,
     ) -> Result<Self, HarnessError> {
         let options = Options {
             scopes: vec![sandbox.offload_dir()],
             ledger_rows: LEDGER_ROWS,
-            trace_rows: 1,
+            trace_rows: if faults.records { TRACE_ROWS } else { 1 },
             is_recording: false,
         };
-        let (shared, file) = Shared::create(plan, &options)
+        let (shared, file) = Shared::create(&faults.plan, &options)
             .map_err(|error| HarnessError::Case(error.to_string()))?;
         shared.disarm();
         Ok(Self {
             shared,
             file,
             interposer: bench.interposer.clone(),
-            plan: plan.clone(),
+            plan: faults.plan.clone(),
+            records: faults.records,
         })
     }
 
@@ -60,14 +65,24 @@ impl Injection {
         ]
     }
 
-    /// The baseline was read.
+    /// From now on calls fail as planned.
     pub(super) fn begin(&self) {
+        self.shared.record(self.records);
         self.shared.arm();
     }
 
     /// Nothing fails any more.
     pub(super) fn end(&self) {
         self.shared.disarm();
+        self.shared.record(false);
+    }
+
+    /// The calls recorded, and why they may not be all of them.
+    pub(super) fn calls(&self) -> (Vec<TraceEntry>, Option<String>) {
+        let trace = self.shared.trace();
+        let missing = trace.lost + trace.unreadable as u64;
+        let doubt = (missing > 0).then(|| format!("{missing} calls could not be recorded"));
+        (trace.entries, doubt)
     }
 
     /// Why the faults cannot reach the process.

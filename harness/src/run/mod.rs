@@ -114,6 +114,7 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         bench,
         injection: injection.as_ref(),
         receipts: 0,
+        case_step: 0,
         ballast: device.kept_ballast(),
         neighbour: None,
         limited: Vec::new(),
@@ -144,6 +145,11 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     run.ended = Some(ended);
     run.group = sandbox.group_account();
     run.rules = injection.as_ref().map_or_else(Vec::new, Injection::account);
+    if let Some(injection) = &injection {
+        let (calls, doubt) = injection.calls();
+        run.calls = calls;
+        run.doubts.extend(doubt);
+    }
     if let (DeviceUnderTest::Cuda(gpu), Some(ballast)) = (&device, ballast) {
         gpu.keep(ballast);
     }
@@ -290,6 +296,7 @@ mod tests {
                 world: crate::world::World::default(),
                 path: None,
                 faults: None,
+                warm_up: crate::case::WarmUp::default(),
             }
         };
         refuse_a_full_disk(&case(4096), directory.path()).unwrap();

@@ -18,7 +18,7 @@ use crate::{
 use spillproof_protocol::{
     Capability, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION, Request,
 };
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, ops::Range, time::Instant};
 
 /// The model that brings a subject to its working size before the baseline is read.
 pub(super) const WARM_UP: &str = "warm-up";
@@ -34,6 +34,8 @@ pub(super) struct Session<'a> {
     pub(super) injection: Option<&'a Injection>,
     /// Receipts that are in steps already.
     pub(super) receipts: usize,
+    /// The case's own step that is done, from 0.
+    pub(super) case_step: usize,
     pub(super) ballast: Option<Ballast>,
     pub(super) neighbour: Option<Neighbour>,
     /// Limits that were lowered, in order.
@@ -81,8 +83,19 @@ impl Session<'_> {
             return self.after_refusal();
         }
         self.reach_baseline()?;
-        for step in self.run.case.steps.clone() {
+        for (index, step) in self.run.case.steps.clone().into_iter().enumerate() {
+            self.case_step = index;
+            let faulty = self.fault_steps();
+            if let Some(injection) = self.injection
+                && faulty.start == index
+                && faulty.contains(&index)
+            {
+                injection.begin();
+            }
             self.step(Phase::Case, step.action, step.expect)?;
+            if self.is_last_fault_step() {
+                self.end_faults();
+            }
         }
         self.second_round()?;
         self.clean_up()?;
@@ -98,10 +111,23 @@ impl Session<'_> {
         let baseline = self.reading()?;
         self.justified_bytes = 0;
         self.run.baseline = Some(baseline);
-        if let Some(injection) = self.injection {
-            injection.begin();
-        }
         Ok(())
+    }
+
+    fn fault_steps(&self) -> Range<usize> {
+        let faults = self.run.case.faults.as_ref();
+        faults.map_or(0..0, |faults| faults.steps.clone())
+    }
+
+    /// Whether nothing fails any more once the present step is over.
+    pub(super) fn is_last_fault_step(&self) -> bool {
+        self.fault_steps().end == self.case_step + 1
+    }
+
+    pub(super) fn end_faults(&self) {
+        if let Some(injection) = self.injection {
+            injection.end();
+        }
     }
 
     pub(super) fn open_request(&self) -> Request {
@@ -205,9 +231,7 @@ impl Session<'_> {
 
     /// With every disturbance gone, everything must be served in the same process.
     pub(super) fn second_round(&mut self) -> Result<(), Stop> {
-        if let Some(injection) = self.injection {
-            injection.end();
-        }
+        self.end_faults();
         self.restore_device()?;
         self.restore_world()?;
         self.spoils.give_permissions_back();

@@ -2,8 +2,9 @@
 
 use super::session::{Session, Stop, WARM_UP};
 use crate::{
-    case::{Action, Expect, MIB, Model},
+    case::{Action, Expect, MIB, Model, WarmUp},
     error::HarnessError,
+    faults::Fired,
     observation::{Outcome, Phase, StepRecord},
     probe::{PeakWatch, ProbeError},
     shadow::Shadow,
@@ -71,10 +72,7 @@ impl Session<'_> {
             let status = self.status()?;
             (self.reading()?, Some(status))
         };
-        let fired = self
-            .injection
-            .map_or_else(Vec::new, |injection| injection.fired_since(self.receipts));
-        self.receipts += fired.len();
+        let fired = self.newly_fired();
         if !fired.is_empty() {
             // What was written in vain is written again.
             self.justified_bytes += self.rewritten_bytes()?;
@@ -101,6 +99,15 @@ impl Session<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Receipts that are in no step yet.
+    pub(super) fn newly_fired(&mut self) -> Vec<Fired> {
+        let fired = self
+            .injection
+            .map_or_else(Vec::new, |injection| injection.fired_since(self.receipts));
+        self.receipts += fired.len();
+        fired
     }
 
     /// Keeps the harness's own idea of the models up to date.
@@ -223,7 +230,7 @@ impl Session<'_> {
 
     pub(super) fn model(&self, name: &str) -> Result<Model, HarnessError> {
         if name == WARM_UP {
-            return Ok(warm_up_model());
+            return Ok(warm_up_model(self.run.case.warm_up));
         }
         self.run
             .case
@@ -237,12 +244,16 @@ fn is_cancelled(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(error) if error.kind == ErrorKind::Cancelled)
 }
 
-fn warm_up_model() -> Model {
+fn warm_up_model(warm_up: WarmUp) -> Model {
+    let sizes: &[u64] = match warm_up {
+        WarmUp::Usual => &[MIB, 3 * MIB, 1000],
+        WarmUp::Small => &[64 << 10, 1000],
+    };
     let mut manifest = Manifest {
         storages: Vec::new(),
         tensors: Vec::new(),
     };
-    for (index, bytes) in [MIB, 3 * MIB, 1000].into_iter().enumerate() {
+    for (index, bytes) in sizes.iter().copied().enumerate() {
         let name = format!("w{index}");
         manifest.storages.push(Storage {
             name: name.clone(),

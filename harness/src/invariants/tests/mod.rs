@@ -182,6 +182,7 @@ fn clean() -> Run {
         world: World::default(),
         path: None,
         faults: None,
+        warm_up: crate::case::WarmUp::default(),
     };
     Run {
         staging_bytes: 8 * MIB,

@@ -1,0 +1,177 @@
+//! Workloads whose every call fails once. Each is a case by itself, which records its calls; its golden says how many of which it
+//! makes, and from that follows which trials there are (`sweep_trials.rs`).
+//!
+//! They are tiny, so that each call can have runs of its own, and still make more than one of each: a tensor larger than a slot
+//! of staging, one of whole blocks, one that ends in the middle of one. One I/O thread makes calls in one order.
+
+use crate::{
+    models::plain,
+    steps::{CaseWords as _, case, drop_model, free, free_from, load, read_back, request_with},
+    world_steps::dies_idle,
+};
+use spillproof_harness::{
+    case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Step, WarmUp},
+    faults::Plan,
+};
+use spillproof_protocol::Capability;
+use std::ops::Range;
+
+/// What every workload's name ends with: the trial of that name runs it as it is and compares the calls with the golden.
+pub const RECORDED: &str = "_recorded";
+
+const WORKSPACE_BYTES: u64 = 64 << 10;
+
+/// The family: each workload as it is, its calls recorded.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let ways = [Way::Staged, Way::CuFile];
+    let by_both = [offload, reload, pressed];
+    let mut cases: Vec<Case> = ways
+        .into_iter()
+        .flat_map(|way| by_both.map(|workload| workload(way)))
+        .collect();
+    cases.extend([load_only(), map_read(), orphans(), dropped()]);
+    cases
+}
+
+/// The way between device and files.
+#[derive(Clone, Copy)]
+enum Way {
+    Staged,
+    CuFile,
+}
+
+fn tiny(name: &str, seed: u64) -> Model {
+    plain(name, seed, &[MIB + 70_001, 64 << 10, 1001])
+}
+
+fn small(name: &str, seed: u64) -> Model {
+    plain(name, seed, &[64 << 10, 40_001])
+}
+
+fn free_all() -> Step {
+    free(Amount::float(1e30), Destinations::Any)
+}
+
+fn request(model: &str) -> Step {
+    request_with(model, WORKSPACE_BYTES)
+}
+
+/// A workload whose faults are in force during these of its steps.
+fn workload(
+    name: &str,
+    way: Way,
+    vram_bytes: u64,
+    models: Vec<Model>,
+    faulty: Range<usize>,
+    steps: impl IntoIterator<Item = Step>,
+) -> Case {
+    let (name, setting) = match way {
+        Way::Staged => (name.to_owned(), "off"),
+        Way::CuFile => (format!("{name}_cufile"), "on"),
+    };
+    let mut case = case("sweep", format!("{name}{RECORDED}"), 0, models)
+        .set("OFFLOAD_IO_THREADS", "1")
+        .set("OFFLOAD_STAGING_MB", "1")
+        .set("OFFLOAD_CUFILE", setting)
+        .steps(steps);
+    case.gpu = Gpu::with_vram(vram_bytes);
+    if let (Way::CuFile, Gpu::Present { cufile, .. }) = (way, &mut case.gpu) {
+        *cufile = CuFile::DIRECT;
+        case.requires.push(Capability::CuFile);
+    }
+    case.faults = Some(Faults {
+        plan: Plan::default(),
+        steps: faulty,
+        records: true,
+    });
+    case.warm_up = WarmUp::Small;
+    case
+}
+
+/// The same is asked once more when nothing fails any longer.
+fn load_only() -> Case {
+    let models = vec![tiny("a", 1), small("b", 2)];
+    let steps = [load("a"), load("b"), request("b"), free_all()];
+    workload("load", Way::Staged, 8 * MIB, models, 0..1, steps)
+}
+
+fn offload(way: Way) -> Case {
+    let steps = [load("a"), free_all(), request("a"), free_all()];
+    workload("offload", way, 8 * MIB, vec![tiny("a", 1)], 1..2, steps)
+}
+
+fn reload(way: Way) -> Case {
+    let steps = [load("a"), free_all(), request("a"), free_all()];
+    workload("reload", way, 8 * MIB, vec![tiny("a", 1)], 2..3, steps)
+}
+
+/// Two models of which the device holds one: each request makes the other one leave.
+fn pressed(way: Way) -> Case {
+    let models = vec![
+        plain("a", 1, &[MIB + 4097, 64 << 10]),
+        plain("b", 2, &[MIB, 160_001]),
+    ];
+    let steps = [
+        load("a"),
+        load("b"),
+        request("a"),
+        request("b"),
+        request("a"),
+        request("b"),
+    ];
+    workload("pressed", way, 2304 << 10, models, 2..5, steps)
+}
+
+fn map_read() -> Case {
+    let steps = [
+        load("a"),
+        free_all(),
+        read_back("a"),
+        request("a"),
+        free_all(),
+        read_back("a"),
+    ];
+    workload(
+        "map_read",
+        Way::Staged,
+        8 * MIB,
+        vec![tiny("a", 1)],
+        2..3,
+        steps,
+    )
+}
+
+/// A start where a killed one left files. What a fault keeps from being removed goes with the start after that.
+fn orphans() -> Case {
+    let serves = || [load("a"), free_all(), request("a"), free_all()];
+    let dies = || dies_idle(spillproof_harness::crash::Deadly::Kill);
+    let steps = [load("a"), free_all()]
+        .into_iter()
+        .chain(dies())
+        .chain(serves())
+        .chain(dies())
+        .chain([load("a"), request("a")]);
+    workload(
+        "orphans",
+        Way::Staged,
+        8 * MIB,
+        vec![small("a", 1)],
+        3..4,
+        steps,
+    )
+}
+
+/// One tensor of three on the device, the rest in a file.
+fn dropped() -> Case {
+    let models = vec![tiny("a", 1), small("b", 2)];
+    let steps = [
+        load("a"),
+        free_from("a", Amount::whole(64 << 10)),
+        drop_model("a"),
+        load("b"),
+        free_all(),
+        request("b"),
+    ];
+    workload("drop", Way::Staged, 8 * MIB, models, 2..3, steps)
+}

@@ -1,0 +1,1 @@
+//! Which runs a sweep makes, where it ends, and what it tells.
