@@ -54,6 +54,8 @@ const PLANS: &[(&str, &str)] = &[
         "no_reservations",
         "fallocate,posix_fallocate:error=EOPNOTSUPP",
     ),
+    ("eio_at_close", "close:error=EIO:when=1"),
+    ("enospc_at_close", "close:error=ENOSPC:when=1"),
     // Reading.
     ("eio_on_the_first_read", "pread,read:error=EIO:when=1"),
     ("eio_on_a_later_read", "pread,read:error=EIO:when=4"),

@@ -65,6 +65,7 @@ impl Engine {
         let span = self.span_of(id)?;
         let range = Arc::new(range);
         let StoredSpan { checksums, path } = self.transfer.store(span, &range, stop)?;
+        range.close_once()?;
         if self.settings.durable() {
             range.sync()?;
         }

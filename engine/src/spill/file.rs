@@ -228,6 +228,20 @@ impl SpillFile {
         Ok(opened)
     }
 
+    /// Learns what has become of the bytes so far on filesystems that tell when a descriptor is closed (F42): NFS, FUSE, quotas.
+    /// The file's own descriptor stays open, as it is never opened by name again, and nobody could act on what its end says.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::Io`].
+    pub(crate) fn close_once(&self) -> Result<(), Error> {
+        let closed = sys::close_once(&self.file).or_else(|error| match error.raw_os_error() {
+            // No descriptor to close: the disk itself tells.
+            Some(libc::EMFILE) => self.file.sync_data(),
+            Some(_) | None => Err(error),
+        });
+        closed.map_err(|error| self.error("close", 0, error))
+    }
+
     /// Waits until the bytes are on the disk. A failure is not repeated: after it, the kernel may call lost pages clean (F41).
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use nix::{
     errno::Errno,
-    fcntl::{self, AtFlags, OFlag},
+    fcntl::{self, AtFlags, FcntlArg, OFlag},
     sys::{
         stat::{self, FileStat, Mode, SFlag},
         statvfs,
@@ -68,6 +68,15 @@ pub(super) fn direct_or_ordinary<T>(mut open: impl FnMut(OFlag) -> io::Result<T>
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(OFlag::empty()),
         other => other,
     }
+}
+
+/// Closes a descriptor of the file, not the last one: filesystems that write behind tell with each what became of the bytes.
+pub(super) fn close_once(file: &File) -> io::Result<()> {
+    uninterrupted(|| {
+        let second = fcntl::fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(0))?;
+        // Whatever it says, the descriptor is gone, so another try needs another one.
+        unistd::close(second)
+    })
 }
 
 /// Makes the directory `name` in `at`, mode 0700.

@@ -175,6 +175,11 @@ impl FileRange {
         self.file.file.check_len()
     }
 
+    /// Learns of bytes that did not reach their file (F42).
+    pub(crate) fn close_once(&self) -> Result<(), Error> {
+        self.file.file.close_once()
+    }
+
     pub(crate) fn sync(&self) -> Result<(), Error> {
         self.file.file.sync()
     }
