@@ -2,9 +2,10 @@
 //! at a time.
 
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::Errno;
 
 use crate::board::Board;
+use crate::host::{HostSource, HostTarget, pread, pwrite};
 use crate::layout::{ADDRESS_BASE, DEVICE_REGION_BYTES, TABLE_BYTES, device_base, device_of};
 use crate::window;
 
@@ -23,12 +24,18 @@ const _: () = {
 const WINDOW_BYTES: usize = 256 * 1024;
 
 impl Board {
-    /// Copies device memory to the host. The caller has checked the device range; a bad host range is `EFAULT`.
+    /// Copies device memory to the host. The caller has checked the device range.
     pub fn read_device(&self, address: u64, out: &mut [u8]) -> Result<(), Errno> {
+        self.read_device_to(address, out.into())
+    }
+
+    /// As [`Board::read_device`]; a bad host range is `EFAULT`.
+    pub fn read_device_to(&self, address: u64, mut out: HostTarget<'_>) -> Result<(), Errno> {
         let offset = file_offset(address, out.len() as u64)?;
         let mut done = 0;
         while done < out.len() {
-            match pread(self.descriptor(), &mut out[done..], offset + done as u64) {
+            let rest = out.part(done, usize::MAX);
+            match pread(self.descriptor(), rest, offset + done as u64) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -38,15 +45,21 @@ impl Board {
         Ok(())
     }
 
-    /// Copies host memory to the device. The caller has checked the device range; a bad host range is `EFAULT`.
+    /// Copies host memory to the device. The caller has checked the device range.
     pub fn write_device(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.write_device_from(address, bytes.into())
+    }
+
+    /// As [`Board::write_device`]; a bad host range is `EFAULT`.
+    pub fn write_device_from(&self, address: u64, bytes: HostSource<'_>) -> Result<(), Errno> {
         let offset = file_offset(address, bytes.len() as u64)?;
         if window::is_needed() {
             return window::write_at(self.descriptor(), offset, bytes);
         }
         let mut done = 0;
         while done < bytes.len() {
-            match pwrite(self.descriptor(), &bytes[done..], offset + done as u64) {
+            let rest = bytes.part(done, usize::MAX);
+            match pwrite(self.descriptor(), rest, offset + done as u64) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -94,7 +107,12 @@ impl Board {
 
     /// Copies host memory to host memory by system calls alone, so that a bad range is `EFAULT` and no crash. The bytes
     /// pass through a part of the board that belongs to process `pid`, one call at a time.
-    pub fn copy_host(&self, pid: u32, to: &mut [u8], from: &[u8]) -> Result<(), Errno> {
+    pub fn copy_host(
+        &self,
+        pid: u32,
+        mut to: HostTarget<'_>,
+        from: HostSource<'_>,
+    ) -> Result<(), Errno> {
         if window::is_needed() {
             return window::copy(to, from);
         }
@@ -103,7 +121,7 @@ impl Board {
         let mut done = 0;
         while done < length {
             let end = length.min(done + WINDOW_BYTES);
-            let count = match pwrite(self.descriptor(), &from[done..end], offset) {
+            let count = match pwrite(self.descriptor(), from.part(done, end), offset) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
@@ -111,11 +129,8 @@ impl Board {
             };
             let mut read = 0;
             while read < count {
-                match pread(
-                    self.descriptor(),
-                    &mut to[done + read..done + count],
-                    offset + read as u64,
-                ) {
+                let rest = to.part(done + read, done + count);
+                match pread(self.descriptor(), rest, offset + read as u64) {
                     Ok(0) => return Err(Errno::IO),
                     Ok(more) => read += more,
                     Err(Errno::INTR) => {}

@@ -22,6 +22,7 @@ mod bytes;
 mod cufile;
 mod descriptor;
 mod error;
+mod host;
 mod layout;
 mod map;
 mod object;
@@ -34,6 +35,7 @@ pub use board::{Board, BoardConfig, BoardDevice};
 pub use cufile::{CufileCount, CufileDirection, CufileFault, CufileFaults, CufilePath, CufileUse};
 pub use descriptor::Descriptor;
 pub use error::BoardError;
+pub use host::{HostSource, HostTarget};
 pub use layout::{
     ADDRESS_BASE, ALLOCATION_UNIT_BYTES, DEVICE_REGION_BYTES, MAX_CUFILE_USERS, MAX_DEVICES,
     MAX_OBJECTS, MAX_VIOLATIONS, device_of, rounded_bytes,

@@ -9,13 +9,14 @@ use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::slice;
 
-use rustix::fd::BorrowedFd;
-use rustix::io::{Errno, read, write};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
 
 use crate::descriptor::Descriptor;
+use crate::host::{HostSource, HostTarget, read, write};
 use crate::layout::FILE_BYTES;
 
 /// A pipe takes this much at once.
@@ -31,25 +32,32 @@ pub(crate) fn is_needed() -> bool {
 }
 
 /// Writes to the board at an offset.
-pub(crate) fn write_at(board: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_at(
+    board: BorrowedFd<'_>,
+    offset: u64,
+    bytes: HostSource<'_>,
+) -> Result<(), Errno> {
     let pipe = Pipe::new()?;
     let mut done = 0;
-    for chunk in bytes.chunks(CHUNK_BYTES) {
-        let at = offset + done;
+    while done < bytes.len() {
+        let chunk = bytes.part(done, done + CHUNK_BYTES);
+        let at = offset + done as u64;
         let start = at - at % WINDOW_STEP_BYTES;
         let skipped = (at - start) as usize;
         let mut window = Window::map(board, start, skipped + chunk.len())?;
-        pipe.pass(chunk, &mut window.bytes()[skipped..])?;
-        done += chunk.len() as u64;
+        pipe.pass(chunk, (&mut window.bytes()[skipped..]).into())?;
+        done += chunk.len();
     }
     Ok(())
 }
 
 /// Copies host memory to host memory.
-pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> Result<(), Errno> {
+pub(crate) fn copy(mut to: HostTarget<'_>, from: HostSource<'_>) -> Result<(), Errno> {
     let pipe = Pipe::new()?;
-    for (to, from) in to.chunks_mut(CHUNK_BYTES).zip(from.chunks(CHUNK_BYTES)) {
-        pipe.pass(from, to)?;
+    let length = to.len().min(from.len());
+    for start in (0..length).step_by(CHUNK_BYTES) {
+        let end = length.min(start + CHUNK_BYTES);
+        pipe.pass(from.part(start, end), to.part(start, end))?;
     }
     Ok(())
 }
@@ -70,17 +78,17 @@ impl Pipe {
     }
 
     /// Moves `from` into `to`, which is as long, through the pipe.
-    fn pass(&self, from: &[u8], to: &mut [u8]) -> Result<(), Errno> {
+    fn pass(&self, from: HostSource<'_>, mut to: HostTarget<'_>) -> Result<(), Errno> {
         let mut written = 0;
         let mut done = 0;
         while done < from.len() {
-            match write(&self.into, &from[written..]) {
+            match write(self.into.as_fd(), from.part(written, usize::MAX)) {
                 Ok(count) => written += count,
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error),
             }
             while done < written {
-                match read(&self.out, &mut to[done..written]) {
+                match read(self.out.as_fd(), to.part(done, written)) {
                     Ok(0) => return Err(Errno::IO),
                     Ok(count) => done += count,
                     Err(Errno::INTR) => {}

@@ -306,7 +306,11 @@ fn child() {
             assert!(out == contents);
             out.fill(0);
             board
-                .copy_host(std::process::id(), &mut out, &contents)
+                .copy_host(
+                    std::process::id(),
+                    out[..].as_mut().into(),
+                    contents[..].into(),
+                )
                 .unwrap();
             assert!(out == contents);
         }
