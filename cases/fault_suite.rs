@@ -8,6 +8,7 @@ use spillproof::{
     minimal::{self, RedRun},
     replay::{self, Override},
     reruns::{self, RERUNS},
+    search::{Extent, Search, searches},
     suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
 };
@@ -42,7 +43,9 @@ fn main() {
     let suite = Arc::new(suite);
     let trials = planned.into_iter().map(|planned| trial(planned, &suite));
     let own = suite.required_gpu().into_iter().chain(suite.reruns());
-    let trials = own.chain(trials).collect();
+    let searches = searches(suite.extent).into_iter();
+    let searches = searches.map(|search| searched(search, &suite));
+    let trials = own.chain(trials).chain(searches).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if !args.list {
         let verdicts = suite
@@ -71,6 +74,7 @@ struct Suite {
     /// What takes the place of what the cases say.
     asked: Override,
     minimise: Option<minimal::Wanted>,
+    extent: Extent,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -96,6 +100,7 @@ impl Suite {
             has_gpu: devices.iter().any(Discovered::is_usable_gpu),
             asked,
             minimise,
+            extent: Extent::from_environment(),
             verdicts: Mutex::default(),
         }
     }
@@ -199,6 +204,38 @@ impl Suite {
         Ok(())
     }
 
+    fn search(&self, search: &Search) -> Result<(), Failed> {
+        if !self.asked.is_nothing() {
+            // One run of it.
+            return self.run(&Planned {
+                case: search.case.clone(),
+                device: DeviceKind::Emulated,
+                skip: None,
+            });
+        }
+        let bench = self
+            .bench
+            .as_ref()
+            .map_err(|error| Failed::from(format!("Error: {error}")))?;
+        let name = search.name();
+        let result = search.run(bench, &self.judged, self.extent);
+        let word = if result.is_ok() { "PASS" } else { "FAIL" };
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.push((name.clone(), word));
+        drop(verdicts);
+        match result {
+            Ok(told) => {
+                println!("{word}  {name}  {told}");
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("Error: {word}  {name}  {error}");
+                eprintln!("{text}");
+                Err(text.into())
+            }
+        }
+    }
+
     /// Cases over a user's file have no golden: the file is not ours.
     fn real_weights<'a>(&self, planned: &'a Planned) -> Option<&'a PathBuf> {
         planned
@@ -218,6 +255,11 @@ fn trial(planned: Planned, suite: &Arc<Suite>) -> Trial {
         None => suite.run(&planned),
     };
     Trial::test(name, run).with_ignored_flag(ignored)
+}
+
+fn searched(search: Search, suite: &Arc<Suite>) -> Trial {
+    let suite = Arc::clone(suite);
+    Trial::test(search.name(), move || suite.search(&search))
 }
 
 /// Snapshots lie in `golden/<family>/<case>.snap`, wherever the tests were built.

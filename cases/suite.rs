@@ -148,6 +148,22 @@ pub struct Judgement {
     pub verdict: Verdict,
 }
 
+impl Judgement {
+    /// Whether nothing is wrong but that rules of the plan never fired.
+    #[must_use]
+    pub fn is_only_idle(&self) -> bool {
+        let idle = self.run.rules.iter().filter(|rule| rule.fired == 0).count();
+        // A signal that no rule raised was sent all the same, too late.
+        let late = usize::from(self.run.signals() == [false]);
+        match &self.verdict {
+            Verdict::Inconclusive(doubts) => doubts.len() == idle + late,
+            Verdict::Pass | Verdict::Fail(_) | Verdict::Skipped(_) | Verdict::Infrastructure(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// Runs a case and judges it by all invariants.
 #[must_use]
 pub fn judge(case: &Case, device: &DeviceKind, bench: &Bench) -> Judgement {

@@ -27,6 +27,9 @@ pub enum Deadly {
 /// A moment that can be seen from outside the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
+    /// A rule of the case's fault plan says: the process sends itself the signal. The plan is in force while the verb is worked
+    /// on, and not around it.
+    Planned,
     /// The verb has been sent.
     Sent,
     /// It has written this many file bytes.
@@ -84,6 +87,7 @@ impl fmt::Display for Kill {
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Planned => f.write_str("as planned"),
             Self::Sent => f.write_str("at once"),
             Self::Written { bytes } => write!(f, "{bytes} bytes written"),
             Self::Freed { bytes } => write!(f, "{bytes} device bytes freed"),

@@ -1,6 +1,8 @@
 //! Fault plans as cases have them, and what became of their rules.
 
-pub use spillproof_faults::{FaultError, Plan, PlanError, SiteId};
+pub use spillproof_faults::{
+    Action, FaultError, Library, Plan, PlanError, Rule, Signal, SiteId, When,
+};
 
 use std::{fmt, ops::Range, str::FromStr};
 

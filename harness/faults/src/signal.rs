@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A signal that a rule raises in the calling thread.
+/// A signal that a rule raises: in the calling thread, or in the process where it is one by which a process is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Signal(u8);
 
@@ -63,6 +63,15 @@ impl Signal {
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         let names = SIGNALS.iter().map(|(name, _)| *name);
         names.flat_map(|name| name.strip_prefix("SIG").into_iter().chain([name]))
+    }
+
+    /// Whether it is asked of a whole process, by whoever wants that to end: then any thread may take it, and one that waits for
+    /// it (signalfd, sigwait) gets it whoever made the call.
+    pub fn is_for_process(self) -> bool {
+        const ASKED: [&str; 4] = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"];
+        SIGNALS
+            .iter()
+            .any(|(name, number)| *number == self.0 && ASKED.contains(name))
     }
 
     /// Its number.

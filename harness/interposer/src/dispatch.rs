@@ -240,7 +240,13 @@ fn wait(delay: Duration) {
 
 fn raise(signals: Signals) {
     for signal in signals.iter() {
-        // SAFETY: sends a signal to the calling thread, which is what the plan asks for. libc's own function passes no wrapper.
-        unsafe { libc::raise(signal.number()) };
+        // SAFETY: sends a signal to the calling thread or its process, which is what the plan asks for. libc's own functions pass
+        // no wrapper.
+        unsafe {
+            match signal.is_for_process() {
+                true => libc::kill(libc::getpid(), signal.number()),
+                false => libc::raise(signal.number()),
+            }
+        };
     }
 }

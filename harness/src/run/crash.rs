@@ -24,6 +24,7 @@ const END_BOUND: Duration = Duration::from_secs(20);
 impl Session<'_> {
     /// Ends the subject, and reads what it left.
     pub(super) fn kill(&mut self, phase: Phase, action: &Action, kill: &Kill) -> Result<(), Stop> {
+        self.hold_back_planned(kill.when);
         let before = self.reading()?;
         let status_before = self.status()?;
         let started = Instant::now();
@@ -52,6 +53,7 @@ impl Session<'_> {
         signal: Deadly,
         when: Moment,
     ) -> Result<(), Stop> {
+        self.hold_back_planned(when);
         self.succeed()?;
         let before = self.device_only_reading()?;
         let started = Instant::now();
@@ -86,7 +88,6 @@ impl Session<'_> {
         let opened = self.run.open.is_success();
         let mut record = self.record(phase, action, outcome, before)?;
         record.wall = started.elapsed();
-        record.fired = self.newly_fired();
         if opened {
             record.status_after = Some(self.status()?);
         }
@@ -104,6 +105,9 @@ impl Session<'_> {
         signal: Deadly,
         when: Moment,
     ) -> Result<Outcome, Stop> {
+        if when == Moment::Planned {
+            return self.kill_as_planned(request, signal);
+        }
         let seen = Seen::now(self.device, self.sandbox, self.subject.pid())?;
         let deadline = self.run.case.limits.call.min(END_BOUND);
         let due = || seen.has_come(when);
@@ -111,8 +115,30 @@ impl Session<'_> {
         Ok(killed.map_or_else(Outcome::Misbehaved, Outcome::Killed))
     }
 
+    /// What the plan is for begins with the verb.
+    fn hold_back_planned(&self, when: Moment) {
+        if when == Moment::Planned {
+            self.end_faults();
+        }
+    }
+
+    fn kill_as_planned(&mut self, request: &Request, signal: Deadly) -> Result<Outcome, Stop> {
+        let injection = self.injection.ok_or_else(|| {
+            HarnessError::Case("a planned signal needs a fault plan that raises it".into())
+        })?;
+        let deadline = self.run.case.limits.call.min(END_BOUND);
+        // Calls of an end that comes later, from outside, are none of the verb's.
+        let came = || {
+            injection.end();
+            injection.has_raised(signal)
+        };
+        injection.begin();
+        let killed = self.subject.end_during(request, deadline, signal, came);
+        Ok(killed.map_or_else(Outcome::Misbehaved, Outcome::Killed))
+    }
+
     fn record(
-        &self,
+        &mut self,
         phase: Phase,
         action: &Action,
         outcome: Outcome,
@@ -124,7 +150,7 @@ impl Session<'_> {
             action: action.clone(),
             expect: Expect::Ok,
             outcome,
-            fired: Vec::new(),
+            fired: self.newly_fired(),
             wall: Duration::ZERO,
             before,
             after: self.device_only_reading()?,
@@ -232,6 +258,8 @@ impl<'a> Seen<'a> {
     fn has_come(&self, when: Moment) -> bool {
         match when {
             Moment::Sent => true,
+            // Comes by itself.
+            Moment::Planned => false,
             Moment::Written { bytes } => self
                 .meter
                 .read(self.pid)

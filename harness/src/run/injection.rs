@@ -2,11 +2,12 @@
 
 use super::Bench;
 use crate::{
+    crash::Deadly,
     error::HarnessError,
     faults::{Faults, Fired, RuleAccount},
     sandbox::Sandbox,
 };
-use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Shared, TraceEntry};
+use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Receipt, Shared, TraceEntry};
 use std::{
     ffi::OsString,
     fs,
@@ -114,6 +115,18 @@ impl Injection {
             }),
         });
         fired.collect()
+    }
+
+    /// Whether a rule has raised the signal.
+    pub(super) fn has_raised(&self, signal: Deadly) -> bool {
+        let raises = |receipt: &Receipt| {
+            let rule = self.plan.rules.get(receipt.rule);
+            rule.is_some_and(|rule| match rule.action {
+                Action::Signal(raised) => raised.number() == signal.signal() as i32,
+                Action::Error(_) | Action::Short { .. } | Action::Delay(_) => false,
+            })
+        };
+        self.shared.receipts().iter().any(raises)
     }
 
     pub(super) fn account(&self) -> Vec<RuleAccount> {

@@ -85,6 +85,30 @@ impl Subject {
         Ok(Killed { landed, ..killed })
     }
 
+    /// Sends a request in which the process sends itself the signal, and waits for the end, at most `deadline`. `came` says
+    /// whether it did; where it did not, the signal follows all the same. Nothing but [`Subject::finish`] can be done afterwards.
+    ///
+    /// # Errors
+    /// What the subject did wrong without the signal.
+    pub fn end_during(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        deadly: Deadly,
+        came: impl FnOnce() -> bool,
+    ) -> Result<Killed, Finding> {
+        let began = Instant::now();
+        let result = self.client.call(request, deadline, &self.process);
+        let landed = came();
+        if let (Err(Broken::Found(finding)), false) = (&result, landed) {
+            self.broken = Some(finding.clone());
+            self.findings.push(finding.clone());
+            return Err(finding.clone());
+        }
+        let killed = self.end_by(deadly, landed.then_some(began), deadline);
+        Ok(Killed { landed, ..killed })
+    }
+
     /// Sends the signal while nothing is asked of the subject, and waits for its end.
     pub fn kill_idle(&mut self, deadline: Duration, deadly: Deadly) -> Killed {
         let killed = self.end_by(deadly, None, deadline);

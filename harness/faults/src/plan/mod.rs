@@ -85,7 +85,7 @@ pub enum Action {
     },
     /// The call takes longer.
     Delay(Duration),
-    /// The calling thread gets a signal.
+    /// The calling thread gets a signal; the process where it is one by which a process is asked to end.
     Signal(Signal),
 }
 

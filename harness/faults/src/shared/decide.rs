@@ -60,13 +60,13 @@ pub enum Outcome {
 pub struct Decision {
     /// To wait before the call.
     pub delay_before: Duration,
-    /// To raise in the calling thread before the call, after the delay.
+    /// To raise before the call, after the delay.
     pub signals_before: Signals,
     /// What the call comes to.
     pub outcome: Outcome,
     /// To wait after the call.
     pub delay_after: Duration,
-    /// To raise in the calling thread after the call, after the delay.
+    /// To raise after the call, after the delay.
     pub signals_after: Signals,
 }
 

@@ -1,0 +1,169 @@
+//! Trials that run one case many times, each time under another plan that they find by themselves.
+
+use crate::{
+    bench::Judged,
+    crash_points, pairs,
+    replay::{self, Override},
+    suite::{Judgement, judge, verdict_of},
+};
+use spillproof_harness::{
+    case::Case,
+    device::DeviceKind,
+    faults::Plan,
+    run::Bench,
+    sweep::{MAX_REDS, Recording, Red},
+    verdict::Verdict,
+};
+use std::env;
+
+/// How much of a sweep or search is run: `full`, or as much as a gate has time for.
+const DEPTH_VARIABLE: &str = "SPILLPROOF_SWEEP";
+
+/// How much is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What a gate has time for.
+    Gate,
+    /// Everything.
+    Full,
+}
+
+impl Extent {
+    /// What the environment asks for.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        match env::var(DEPTH_VARIABLE).as_deref() {
+            Ok("full") => Self::Full,
+            Ok(_) | Err(_) => Self::Gate,
+        }
+    }
+}
+
+/// A trial over many plans.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// What every run does.
+    pub case: Case,
+    /// Which plans there are.
+    pub plans: Plans,
+}
+
+/// Where the plans of a search come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plans {
+    /// A signal at every call.
+    CrashPoints,
+    /// Two faults, the second in the recovery from the first; drawn by this number.
+    Pairs {
+        /// Which of the draws.
+        stream: u64,
+    },
+}
+
+/// All of them, for this extent.
+#[must_use]
+pub fn searches(extent: Extent) -> Vec<Search> {
+    let mut searches = crash_points::searches();
+    searches.extend(pairs::searches(extent));
+    searches
+}
+
+/// A search at work.
+#[derive(Debug)]
+pub struct Searching<'a> {
+    search: &'a Search,
+    bench: &'a Bench,
+    judged: &'a Judged,
+    /// How much is searched.
+    pub extent: Extent,
+    reds: Vec<String>,
+    /// Runs in which a rule fired.
+    pub injected: u64,
+}
+
+impl Search {
+    /// `family::name[device]`: the stand-in is what these are run on.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}[{}]", self.case.id(), DeviceKind::Emulated)
+    }
+
+    /// Runs all of it; what was visited.
+    ///
+    /// # Errors
+    /// What was red, each with the line that shows it again.
+    pub fn run(&self, bench: &Bench, judged: &Judged, extent: Extent) -> Result<String, String> {
+        let mut searching = Searching {
+            search: self,
+            bench,
+            judged,
+            extent,
+            reds: Vec::new(),
+            injected: 0,
+        };
+        let told = match self.plans {
+            Plans::CrashPoints => crash_points::visit(&mut searching),
+            Plans::Pairs { stream } => pairs::search(&mut searching, stream),
+        };
+        match told {
+            Ok(told) if searching.reds.is_empty() => Ok(told),
+            Ok(told) => Err(format!("{told}\n{}", searching.reds.join("\n"))),
+            Err(error) => Err(format!("{error}\n{}", searching.reds.join("\n"))),
+        }
+    }
+}
+
+impl Searching<'_> {
+    /// The case.
+    #[must_use]
+    pub fn case(&self) -> &Case {
+        &self.search.case
+    }
+
+    /// Whether enough was red.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.reds.len() >= MAX_REDS
+    }
+
+    /// Which calls there are under this plan, and what it came to.
+    #[must_use]
+    pub fn record(&self, plan: &Plan) -> (Recording, Judgement) {
+        let mut case = self.case().under(plan);
+        if let Some(faults) = &mut case.faults {
+            faults.records = true;
+        }
+        let judgement = self.judge(&case);
+        (Recording::of(&judgement.run), judgement)
+    }
+
+    /// Runs the case under a plan; whether all of its rules fired. What is red is kept.
+    pub fn inject(&mut self, plan: Plan) -> bool {
+        let judgement = self.judge(&self.case().under(&plan));
+        let fired = judgement.run.rules.iter().all(|rule| rule.fired > 0);
+        self.injected += u64::from(fired);
+        // What did not happen is the caller's to judge.
+        let is_idle = !fired && matches!(judgement.verdict, Verdict::Inconclusive(_));
+        if !judgement.verdict.is_green() && !is_idle {
+            self.keep(plan, judgement);
+        }
+        fired
+    }
+
+    /// Keeps a run as red.
+    pub fn keep(&mut self, plan: Plan, judgement: Judgement) {
+        let asked = Override {
+            plan: Some(plan.clone()),
+            steps: None,
+        };
+        let again = replay::show_again(&self.search.name(), self.judged, &asked);
+        let Judgement { run, verdict } = judgement;
+        self.reds.push(Red { plan, run, verdict }.text(&again));
+    }
+
+    fn judge(&self, case: &Case) -> Judgement {
+        let Judgement { run, verdict } = judge(case, &DeviceKind::Emulated, self.bench);
+        let verdict = verdict_of(self.judged, verdict);
+        Judgement { run, verdict }
+    }
+}
