@@ -72,7 +72,7 @@ impl Inject {
     pub(crate) fn run(self) -> ExitCode {
         let plan = match read(&self.plan) {
             Ok(plan) => plan,
-            Err(text) => return fail(USAGE_STATUS, &format!("--plan: {text}")),
+            Err(text) => return fail(USAGE_STATUS, &text),
         };
         match self.inject(plan) {
             Ok(status) => status,
@@ -96,13 +96,15 @@ impl Inject {
         command.args(words);
         let (status, account) = prepared.run(command)?;
         eprint!("{}", report::text(&account, is_recording || !has_plan));
-        Ok(match account.reach {
+        let code = match account.reach {
             Reach::Never { .. } | Reach::Lost => ExitCode::from(OUT_OF_REACH_STATUS),
             Reach::Whole if account.unfired().next().is_some() => {
                 ExitCode::from(INCONCLUSIVE_STATUS)
             }
-            Reach::Whole => own(status),
-        })
+            Reach::Whole => return Ok(own(status)),
+        };
+        eprintln!("spillproof: the program itself ended with {status}");
+        Ok(code)
     }
 }
 
@@ -110,11 +112,14 @@ impl Inject {
 fn read(text: &str) -> Result<Plan, String> {
     match text {
         "" => Ok(Plan::default()),
-        text => text.parse::<Plan>().map_err(|error| error.underlined(text)),
+        text => text.parse::<Plan>().map_err(|error| {
+            let shown = error.underlined(text).replace('\n', "\n  ");
+            format!("--plan is no plan, line {}:\n  {shown}", error.line)
+        }),
     }
 }
 
-/// Where builds leave the interposer: beside this command, or, by a build of the tests, in `deps`.
+/// Where builds leave the interposer: beside this command, or, by a build of the tests, in `deps`. The newest one counts.
 fn beside() -> PathBuf {
     const NAME: &str = "libspillproof_interposer.so";
     let command = env::current_exe().unwrap_or_default();
@@ -122,8 +127,13 @@ fn beside() -> PathBuf {
         command.with_file_name(NAME),
         command.with_file_name("deps").join(NAME),
     ];
-    let found = places.iter().find(|path| path.is_file());
-    found.unwrap_or(&places[0]).clone()
+    let built = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).ok();
+    let [first, _] = &places;
+    let newest = places
+        .iter()
+        .filter(|path| path.is_file())
+        .max_by_key(|path| built(path));
+    newest.unwrap_or(first).clone()
 }
 
 fn fail(status: u8, text: &str) -> ExitCode {

@@ -43,7 +43,7 @@ pub(super) fn usable(interposer: &Path, mut probe: Command) -> Result<PathBuf, P
         let said = said.trim();
         let reason = if said.is_empty() {
             format!(
-                "{} ran without it, and the loader does not say why; is it statically linked?",
+                "{} ran without it, and the loader does not say why; is it an interposer?",
                 probe.get_program().display()
             )
         } else {
