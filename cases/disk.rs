@@ -82,15 +82,6 @@ const PLANS: &[(&str, &str)] = &[
         "a_copy_to_the_device_fails",
         "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=9",
     ),
-    // Pairs.
-    (
-        "device_oom_and_a_full_disk",
-        "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=7;pwrite,write:error=ENOSPC:when=1",
-    ),
-    (
-        "a_full_disk_and_a_file_that_stays",
-        "pwrite,write:error=ENOSPC:when=2;unlink,unlinkat:error=EIO:when=1",
-    ),
 ];
 
 /// To files and back, twice, and once more after a change; through one thread, so that calls come in one order.

@@ -8,7 +8,7 @@ use spillproof::{
     minimal::{self, RedRun},
     replay::{self, Override},
     reruns::{self, RERUNS},
-    search::{Extent, Search, searches},
+    search::{Extent, Search, searches, seed_from_environment},
     suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
 };
@@ -75,6 +75,7 @@ struct Suite {
     asked: Override,
     minimise: Option<minimal::Wanted>,
     extent: Extent,
+    seed: u64,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -101,6 +102,7 @@ impl Suite {
             asked,
             minimise,
             extent: Extent::from_environment(),
+            seed: or_usage_error(seed_from_environment()),
             verdicts: Mutex::default(),
         }
     }
@@ -218,7 +220,7 @@ impl Suite {
             .as_ref()
             .map_err(|error| Failed::from(format!("Error: {error}")))?;
         let name = search.name();
-        let result = search.run(bench, &self.judged, self.extent);
+        let result = search.run(bench, &self.judged, self.extent, self.seed);
         let word = if result.is_ok() { "PASS" } else { "FAIL" };
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         verdicts.push((name.clone(), word));

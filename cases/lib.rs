@@ -41,6 +41,7 @@ pub fn catalogue() -> Result<Vec<Case>, ModelFileError> {
         concurrency::cases(),
         disk::cases(),
         limits::cases(),
+        pairs::cases(),
         crash::cases(),
         sweep::cases(),
         gds::cases(),

@@ -142,8 +142,8 @@ const FAULTED: &[&str] = &[
     "disk::a_copy_to_the_host_fails",
     "disk::a_copy_to_the_device_fails",
     "disk::a_copy_for_a_change_fails",
-    "disk::device_oom_and_a_full_disk",
-    "disk::a_full_disk_and_a_file_that_stays",
+    "pairs::device_oom_and_a_full_disk",
+    "pairs::a_full_disk_and_a_file_that_stays",
 ];
 
 /// Long enough for every healthy call of small cases, short enough to wait for a hang.

@@ -39,6 +39,29 @@ impl Extent {
     }
 }
 
+/// What plans are drawn by: a whole number, or hexadecimal behind `0x`.
+const SEED_VARIABLE: &str = "SPILLPROOF_SEED";
+
+/// What plans are drawn by where nothing is said.
+const DEFAULT_SEED: u64 = 0x5eed;
+
+/// The seed that the environment asks for.
+///
+/// # Errors
+/// It is no number.
+pub fn seed_from_environment() -> Result<u64, String> {
+    let Ok(text) = env::var(SEED_VARIABLE) else {
+        return Ok(DEFAULT_SEED);
+    };
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| {
+        format!("{SEED_VARIABLE}={text:?} is no seed; write a number such as 7 or 0x5eed")
+    })
+}
+
 /// A trial over many plans.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -76,6 +99,8 @@ pub struct Searching<'a> {
     judged: &'a Judged,
     /// How much is searched.
     pub extent: Extent,
+    /// By what plans are drawn.
+    pub seed: u64,
     reds: Vec<String>,
     /// Runs in which a rule fired.
     pub injected: u64,
@@ -92,12 +117,19 @@ impl Search {
     ///
     /// # Errors
     /// What was red, each with the line that shows it again.
-    pub fn run(&self, bench: &Bench, judged: &Judged, extent: Extent) -> Result<String, String> {
+    pub fn run(
+        &self,
+        bench: &Bench,
+        judged: &Judged,
+        extent: Extent,
+        seed: u64,
+    ) -> Result<String, String> {
         let mut searching = Searching {
             search: self,
             bench,
             judged,
             extent,
+            seed,
             reds: Vec::new(),
             injected: 0,
         };

@@ -105,6 +105,8 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
                     error.message
                 ));
             }
+            // Nothing was reported.
+            Outcome::Killed(_) => {}
             outcome if outcome.is_success() => {
                 let swallowed: Vec<Fired> = errors
                     .into_iter()
