@@ -32,17 +32,18 @@ impl PathText {
     }
 
     /// Becomes what a descriptor of this process is open on. Empty for what has no path: sockets, pipes, memory.
-    pub(crate) fn set_descriptor(&mut self, number: i32) {
+    /// Whether it leads to a path: the root is one, and empty.
+    pub(crate) fn set_descriptor(&mut self, number: i32) -> bool {
         self.length = 0;
         if number < 0 {
-            return;
+            return false;
         }
         let link = Text::of(b"/proc/self/fd/").and_number(number.unsigned_abs());
-        self.set_link(link.as_c_str());
+        self.set_link(link.as_c_str())
     }
 
     /// Becomes the path that a call means by a name relative to `directory`, a descriptor or `AT_FDCWD`. An empty name means the
-    /// directory itself. Symbolic links in the name are not followed, except those to descriptors.
+    /// directory itself. Symbolic links in the name are not followed, except the kernel's own to descriptors and directories of a process.
     ///
     /// # Safety
     /// `name` must be null or a terminated string.
@@ -54,15 +55,12 @@ impl PathText {
         // SAFETY: not null, so a terminated string.
         let name = unsafe { CStr::from_ptr(name) };
         let bytes = name.to_bytes();
-        if bytes.starts_with(b"/proc/self/fd/") || bytes.starts_with(b"/dev/fd/") {
-            return self.set_link(name);
-        }
         if !bytes.starts_with(b"/") {
-            match directory {
+            let is_found = match directory {
                 libc::AT_FDCWD => self.set_link(c"/proc/self/cwd"),
                 _ => self.set_descriptor(directory),
-            }
-            if self.length == 0 {
+            };
+            if !is_found {
                 return;
             }
         }
@@ -72,15 +70,25 @@ impl PathText {
                 b".." => self.pop(),
                 part => self.push(part),
             }
+            if leads_to_open_file(self.as_bytes()) {
+                let link = Text::of(self.as_bytes());
+                if !self.set_link(link.as_c_str()) {
+                    return;
+                }
+            }
         }
     }
 
-    fn set_link(&mut self, link: &CStr) {
+    /// Becomes where a link leads; whether that is a path.
+    fn set_link(&mut self, link: &CStr) -> bool {
         self.length = 0;
         let Ok(length) = readlinkat_raw(CWD, link, &mut self.bytes) else {
-            return;
+            return false;
         };
-        self.length = length_of_file(&self.bytes[..length]);
+        let name = &self.bytes[..length];
+        let is_root = name == b"/";
+        self.length = length_of_file(name);
+        is_root || self.length > 0
     }
 
     /// Becomes what the kernel calls the file behind a descriptor or a mapping.
@@ -117,4 +125,24 @@ fn length_of_file(name: &[u8]) -> usize {
         return 0;
     }
     name.strip_suffix(DELETED).unwrap_or(name).len()
+}
+
+/// Whether a path is a link of the kernel to what a process has open, has as working directory or as root.
+fn leads_to_open_file(path: &[u8]) -> bool {
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    if let Some(rest) = path.strip_prefix(b"/dev/") {
+        return matches!(rest, b"stdin" | b"stdout" | b"stderr")
+            || rest.strip_prefix(b"fd/").is_some_and(is_number);
+    }
+    let Some(rest) = path.strip_prefix(b"/proc/") else {
+        return false;
+    };
+    let Some(end) = rest.iter().position(|byte| *byte == b'/') else {
+        return false;
+    };
+    let (process, rest) = (&rest[..end], &rest[end + 1..]);
+    let is_process = matches!(process, b"self" | b"thread-self") || is_number(process);
+    let is_link =
+        matches!(rest, b"cwd" | b"root") || rest.strip_prefix(b"fd/").is_some_and(is_number);
+    is_process && is_link
 }

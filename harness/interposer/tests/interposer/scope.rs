@@ -81,8 +81,8 @@ fn outside() {
 fn relative() {
     let stage = Stage::new("");
     stage.play(&["scope", "relative", text(&stage.scope())]);
-    // By the working directory, by `..`, by a folder's descriptor, through /proc.
-    assert_eq!(stage.calls("open") + stage.calls("openat"), 4);
+    // By the working directory, by `..`, by a folder's descriptor, a file and four times a folder through links of the kernel, from the root.
+    assert_eq!(stage.calls("open") + stage.calls("openat"), 9);
     assert_eq!(stage.calls("mkdir"), 1);
 }
 
@@ -102,6 +102,24 @@ fn play_relative(directory: &Path) {
     let opened = unsafe { libc::openat(folder.as_raw_fd(), c"../a".as_ptr(), libc::O_RDONLY) };
     assert!(opened >= 0);
     File::open(format!("/proc/self/fd/{}", first.as_raw_fd())).unwrap();
+    let number = folder.as_raw_fd();
+    File::open(format!("/proc/self/fd/{number}/../a")).unwrap();
+    File::open(format!("/dev/fd/{number}/./..//a")).unwrap();
+    File::open("/proc/self/cwd/a").unwrap();
+    let root = format!("/proc/{}/root", std::process::id());
+    File::open(format!("{root}{}", text(&directory.join("a")))).unwrap();
+    std::env::set_current_dir("/").unwrap();
+    File::open(directory.join("a").strip_prefix("/").unwrap()).unwrap();
+    // Not in the scope: beside it, below what is no folder, by a number that nobody has.
+    let outside =
+        rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    File::open(format!(
+        "/proc/self/fd/{}/proc/self/maps",
+        outside.as_raw_fd()
+    ))
+    .unwrap();
+    assert!(File::open("/proc/self/fd/99999/a").is_err());
+    assert!(File::open(format!("/proc/self/fd/{number}/../../nothing")).is_err());
 }
 
 fn unseen() {
