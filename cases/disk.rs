@@ -6,7 +6,7 @@ use crate::{
     models::plain,
     steps::{CaseWords as _, case, drop_model, free, load, modify, read_back, request},
 };
-use spillproof_harness::case::{Amount, Case, Destinations, MIB};
+use spillproof_harness::case::{Amount, Case, CuFile, Destinations, Gpu, MIB};
 use spillproof_protocol::Capability;
 
 /// The family.
@@ -15,7 +15,8 @@ pub fn cases() -> Vec<Case> {
     PLANS
         .iter()
         .map(|(name, plan)| journey(name, plan))
-        .chain([failed_change()])
+        .chain(DURABLE.iter().map(|(name, plan)| durable(name, plan)))
+        .chain([failed_change(), no_direct_io()])
         .collect()
 }
 
@@ -41,10 +42,15 @@ const PLANS: &[(&str, &str)] = &[
     ("short_writes", "pwrite,write:short=4096:when=1..8"),
     ("interrupted_writes", "pwrite,write:error=EINTR:when=1+2"),
     ("slow_writes", "pwrite,write:delay=2ms"),
+    (
+        "slow_copies",
+        "cuMemcpyDtoHAsync,cuMemcpyDtoH,cuMemcpyHtoDAsync,cuMemcpyHtoD:delay=2ms",
+    ),
     // Making files.
     ("no_permission", "open,openat:error=EACCES:when=1"),
     ("no_descriptor", "open,openat:error=EMFILE:when=1"),
     ("read_only_filesystem", "open,openat:error=EROFS:when=1"),
+    ("name_too_long", "open,openat:error=ENAMETOOLONG:when=1"),
     ("no_length", "ftruncate:error=EIO:when=1"),
     (
         "no_space_to_reserve",
@@ -63,6 +69,7 @@ const PLANS: &[(&str, &str)] = &[
     ("interrupted_reads", "pread,read:error=EINTR:when=1+2"),
     // Maps.
     ("no_maps", "mmap:error=ENOMEM"),
+    ("no_advice", "madvise:error=ENOMEM"),
     // Removing.
     ("a_file_that_stays", "unlink,unlinkat:error=EIO:when=1"),
     // The device.
@@ -108,6 +115,27 @@ fn journey(name: &str, plan: &str) -> Case {
             free_all(),
             drop_model("a"),
         ])
+}
+
+/// Where bytes have to be on the disk before device memory goes.
+const DURABLE: &[(&str, &str)] = &[
+    ("eio_at_a_sync", "fsync,fdatasync:error=EIO:when=2"),
+    ("eio_at_every_sync", "fsync,fdatasync:error=EIO"),
+];
+
+fn durable(name: &str, plan: &str) -> Case {
+    journey(name, plan).set("OFFLOAD_DURABLE", "1")
+}
+
+/// cuFile's descriptor is the one for direct I/O: the second that is opened, after that which made the file.
+fn no_direct_io() -> Case {
+    let mut case = journey("no_direct_io", "open,openat:error=EINVAL:when=2")
+        .set("OFFLOAD_CUFILE", "on")
+        .needs(Capability::CuFile);
+    if let Gpu::Present { cufile, .. } = &mut case.gpu {
+        *cufile = CuFile::DIRECT;
+    }
+    case
 }
 
 /// The first copy after those of a load is that of the change: it fails, and the tensor has its old bytes or its new ones from then on.

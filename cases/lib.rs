@@ -2,6 +2,8 @@
 
 pub mod absence;
 pub mod bench;
+#[cfg(test)]
+mod catalogue;
 pub mod concurrency;
 pub mod crash;
 pub mod crash_points;
