@@ -71,7 +71,6 @@ const TOP_LEVEL: &[&str] = &[
     "harness",
     "fixtures",
     "cases",
-    "command",
     "golden",
     "ci",
     ".ci",
