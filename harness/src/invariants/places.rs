@@ -4,7 +4,7 @@
 use crate::{
     case::Action,
     invariants::memory::anon_shared_bytes,
-    observation::{Run, StepRecord, total},
+    observation::{Outcome, Run, StepRecord, total},
     probe::{FileKind, FilesReading},
 };
 use spillproof_protocol::{FreeMemoryReply, Tier};
@@ -62,7 +62,10 @@ pub(super) fn rewritten_in_place(run: &Run) -> Option<String> {
         let (before, after) = (step.status_before.as_ref()?, step.status_after.as_ref()?);
         // Dropping gives the space of ranges back, which nobody needs to write for.
         let is_drop = matches!(step.action, Action::Drop { .. });
-        if before.written_bytes != after.written_bytes || is_drop || holds_attack(step) {
+        // Space is taken before a write that then fails, and an error reports no bytes.
+        let has_failed = matches!(step.outcome, Outcome::Failed(_)) && !step.fired.is_empty();
+        let is_written = before.written_bytes != after.written_bytes;
+        if is_written || is_drop || has_failed || holds_attack(step) {
             return None;
         }
         let entries = step.after.offload_files.entries.iter();

@@ -89,6 +89,45 @@ fn what_another_try_or_another_way_makes_good_may_be_masked() {
 }
 
 #[test]
+fn a_write_that_failed_may_have_changed_its_file() {
+    let changed = |errors: &'static [(&str, &str)], outcome: Option<Outcome>| {
+        tripped(move |run| {
+            run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
+            let mut next = request(b"right");
+            next.before = run.steps[1].after.clone();
+            next.after = next.before.clone();
+            let files = &mut next.after.offload_files.entries;
+            files.get_mut(Path::new(SPILL)).unwrap().modified_ns += 1;
+            let errors = errors.iter();
+            next.fired = errors.map(|(site, error)| fired(site, error)).collect();
+            if let Some(outcome) = outcome {
+                next.outcome = outcome;
+            }
+            run.steps.push(next);
+        })
+    };
+    let full = &[("pwrite", "ENOSPC")];
+    assert_eq!(changed(full, Some(failure(ErrorKind::DiskFull))), []);
+    // Success reports its writes.
+    let unreported = changed(&[("mmap", "ENOMEM")], None);
+    assert_eq!(unreported, [InvariantId::Policy]);
+}
+
+#[test]
+fn what_the_case_foresees_is_right_whatever_calls_do() {
+    let trips = |expect: Expect| {
+        tripped(|run| {
+            run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
+            run.steps[0].expect = expect;
+            run.steps[0].outcome = failure(ErrorKind::DeviceOom);
+        })
+    };
+    assert_eq!(trips(Expect::Error(ErrorKind::DeviceOom)), []);
+    assert_eq!(trips(Expect::OkOrError(ErrorKind::DeviceOom)), []);
+    assert_eq!(trips(Expect::Error(ErrorKind::Io)), [InvariantId::Progress]);
+}
+
+#[test]
 fn a_rule_that_never_fired_is_a_doubt() {
     let mut run = clean();
     let doubts = |run: &Run| {
