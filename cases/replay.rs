@@ -1,6 +1,6 @@
 //! A case under another plan than its own or with fewer steps, and the line that shows a result again.
 
-use crate::bench::Judged;
+use crate::{bench::Judged, real::MODEL_VARIABLE};
 use spillproof_harness::{
     case::{Case, Faults},
     faults::{Plan, PlanError},
@@ -114,8 +114,13 @@ pub fn show_again(name: &str, judged: &Judged, asked: &Override) -> String {
     let plan = asked.plan.as_ref().map_or_else(String::new, |plan| {
         format!("{PLAN_VARIABLE}={} ", quoted(&plan.to_string()))
     });
+    // Its cases are there only with the file.
+    let file = match (name.starts_with("real::"), env::var(MODEL_VARIABLE)) {
+        (true, Ok(file)) => format!("{MODEL_VARIABLE}={} ", quoted(&file)),
+        (true, Err(_)) | (false, _) => String::new(),
+    };
     format!(
-        "{}{steps}{plan}cargo test --test fault_suite -- --exact {} --nocapture",
+        "{}{file}{steps}{plan}cargo test --test fault_suite -- --exact {} --nocapture",
         judged.prefix(),
         quoted(name)
     )

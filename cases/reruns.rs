@@ -54,6 +54,22 @@ const SHOWN: &[Shown] = &[
         word: "FAIL",
         invariants: &["policy", "progress"],
     },
+    // One point of a search.
+    Shown {
+        specimen: "M21",
+        case: "crash_points::reload_kill",
+        plan: Some("close,munmap:signal=KILL:when=1"),
+        word: "FAIL",
+        invariants: &["files", "truth"],
+    },
+    // A trial that a gate leaves out.
+    Shown {
+        specimen: "S1",
+        case: "pairs::drawn_19",
+        plan: Some("mmap:delay=1us"),
+        word: "FAIL",
+        invariants: &["policy"],
+    },
     Shown {
         specimen: "healthy",
         case: "oom::forced_1e30",

@@ -113,3 +113,19 @@ impl Signals {
         each(self.0 & first).chain(each(self.0 & last))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Whom a signal is sent to.
+    use super::*;
+
+    #[test]
+    fn what_asks_a_process_to_end_is_sent_to_the_process() {
+        let asking: Vec<String> = SIGNALS
+            .iter()
+            .filter(|(_, number)| Signal(*number).is_for_process())
+            .map(|(_, number)| Signal(*number).to_string())
+            .collect();
+        assert_eq!(asking, ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"]);
+    }
+}
