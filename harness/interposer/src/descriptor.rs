@@ -48,6 +48,14 @@ pub(crate) fn is_entered(number: i32) -> bool {
     }
 }
 
+/// Whether the ledger surely has the descriptor, unless it was closed unseen since.
+pub(crate) fn is_marked(number: i32) -> bool {
+    let index = usize::try_from(number).ok();
+    index
+        .and_then(|index| ENTERED.get(index))
+        .is_some_and(|entered| entered.load(Ordering::Relaxed))
+}
+
 /// Remembers whether the ledger has it.
 pub(crate) fn mark(number: i32, is_entered: bool) {
     let index = usize::try_from(number).unwrap_or(usize::MAX);

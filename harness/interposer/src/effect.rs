@@ -9,7 +9,7 @@ use spillproof_faults::{Attached, Effect, Entering, Key, Kind, Taken};
 use crate::call::Call;
 use crate::caller;
 use crate::path::PathText;
-use crate::{descriptor, mapping};
+use crate::{descriptor, mapping, target};
 
 /// `CLOSE_RANGE_CLOEXEC`: the descriptors stay open until the process becomes another.
 const CLOSE_ON_EXEC: usize = 4;
@@ -144,11 +144,27 @@ fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
 /// # Safety
 /// As [`finish`].
 unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, file: Option<i32>) {
-    let mut path = PathText::new();
-    if let Some(number) = file {
-        path.set_descriptor(number);
+    let is_new = call.site().effect == Effect::Opens;
+    // SAFETY: as above.
+    let name = unsafe { target::plain_name(call) }.filter(|_| is_new);
+    match (name, file) {
+        // SAFETY: as above.
+        (Some(name), _) => unsafe { enter_at(shared, call, kind, key, nth, name) },
+        // SAFETY: as above.
+        (None, None) => unsafe { enter_at(shared, call, kind, key, nth, b"") },
+        (None, Some(number)) => {
+            let mut path = PathText::new();
+            path.set_descriptor(number);
+            // SAFETY: as above.
+            unsafe { enter_at(shared, call, kind, key, nth, path.as_bytes()) };
+        }
     }
-    let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
+}
+
+/// # Safety
+/// As [`finish`].
+unsafe fn enter_at(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, path: &[u8]) {
+    let relative = shared.scope(path).map(|path| path.relative);
     shared.enter(&Entering {
         kind,
         key,

@@ -41,7 +41,10 @@ pub(crate) unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
     match call.site().target {
         Target::None => true,
         Target::Fd(index) if call.site().effect != Effect::Maps => {
-            is_descriptor_inside(call.descriptor(index), shared)
+            let number = call.descriptor(index);
+            // What the ledger has was opened inside; asking the kernel once more takes longer than to close it.
+            let is_ending = matches!(call.site().effect, Effect::Closes(_));
+            (is_ending && descriptor::is_marked(number)) || is_descriptor_inside(number, shared)
         }
         Target::FdRange {
             first_arg,
@@ -205,19 +208,54 @@ unsafe fn look_up_name(directory: i32, name: *const c_char, shared: &Attached) -
     shared.scope(path.as_bytes()).is_some()
 }
 
-/// Whether the name surely is what it means: absolute, without parts to leave out, and no link to a descriptor. The parts are told by
-/// what follows a slash, without a branch, so that many bytes are looked at at a time; a hidden file's name is looked up, too.
+/// The name by which a call opens a file, where it surely is the path: asking the kernel for it takes longer than all the rest. Not of a
+/// file without a name (`O_TMPFILE`), whose directory is named.
+///
+/// # Safety
+/// The arguments must be lawful.
+pub(crate) unsafe fn plain_name(call: &Call) -> Option<&[u8]> {
+    let index = match call.site().target {
+        Target::Path(index) => index,
+        Target::PathAt { path_arg, .. } => path_arg,
+        Target::None
+        | Target::TwoPaths(..)
+        | Target::TwoPathsAt { .. }
+        | Target::Fd(_)
+        | Target::TwoFds(..)
+        | Target::FdRange { .. }
+        | Target::Mapping { .. } => return None,
+    };
+    let name = call.argument(index) as *const c_char;
+    // Flags stand behind the name; where there are none, the register holds anything, and the kernel is asked.
+    let is_nameless = call.descriptor(index + 1) & libc::O_TMPFILE == libc::O_TMPFILE;
+    if name.is_null() || is_nameless {
+        return None;
+    }
+    // SAFETY: not null, so a terminated string, which lives as long as the call.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    is_plain(name).then_some(name)
+}
+
+/// Whether the name is what it means: absolute, without parts to leave out (empty, `.`, `..`), and no link to a descriptor. Without a branch
+/// for each byte, so that many are looked at at a time.
 fn is_plain(name: &[u8]) -> bool {
-    let ([b'/', ..], Some((_, rest))) = (name, name.split_first()) else {
+    let ([b'/', ..], Some((_, second))) = (name, name.split_first()) else {
         return false;
     };
-    if name.ends_with(b"/") || name.starts_with(b"/proc/") || name.starts_with(b"/dev/") {
+    let ends = [&b"/"[..], b"/.", b"/.."];
+    let is_place_of_links = name.starts_with(b"/proc/") || name.starts_with(b"/dev/");
+    if is_place_of_links || ends.iter().any(|end| name.ends_with(end)) {
         return false;
     }
-    let pairs = name.iter().zip(rest);
-    let suspicious = pairs.fold(0u8, |found, (byte, next)| {
-        let is_part = u8::from(*next == b'/') | u8::from(*next == b'.');
-        found | (u8::from(*byte == b'/') & is_part)
+    // What is too near the end for four bytes is not more than `//x`.
+    let (third, fourth) = (name.get(2..).unwrap_or(b""), name.get(3..).unwrap_or(b""));
+    let is_slash = |byte: &u8| u8::from(*byte == b'/');
+    let is_dot = |byte: &u8| u8::from(*byte == b'.');
+    let left_out = name.iter().zip(second).zip(third).zip(fourth);
+    let left_out = left_out.fold(0u8, |found, (((a, b), c), d)| {
+        let after_dot = is_slash(c) | (is_dot(c) & is_slash(d));
+        found | (is_slash(a) & (is_slash(b) | (is_dot(b) & after_dot)))
     });
-    suspicious == 0
+    let tail = name.get(name.len().saturating_sub(3)..).unwrap_or(b"");
+    left_out == 0 && !tail.starts_with(b"//")
 }

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
             "scope::relative_names_and_folders_count_where_they_lead",
             relative,
         ),
+        trial("scope::absolute_names_count_where_they_lead", absolute),
         trial(
             "scope::a_descriptor_that_libc_closed_inside_is_looked_up_anew",
             unseen,
@@ -54,6 +55,7 @@ pub(crate) fn play(what: &str, directory: &Path) {
             print!("{:?}", error.kind());
         }
         "relative" => play_relative(directory),
+        "absolute" => play_absolute(directory),
         "unseen" => play_unseen(directory),
         "by_number" => play_by_number(directory),
         "trace" => play_trace(directory),
@@ -120,6 +122,44 @@ fn play_relative(directory: &Path) {
     .unwrap();
     assert!(File::open("/proc/self/fd/99999/a").is_err());
     assert!(File::open(format!("/proc/self/fd/{number}/../../nothing")).is_err());
+}
+
+/// Below the scope: names that stay in it, and names that lead out of it.
+const STAYING: [&str; 12] = [
+    "", "/", "//", "/.", "/a", "//a", "/./a", "/x/../a", "/.a", "/..a", "/a./b", "/a/",
+];
+const LEAVING: [&str; 7] = [
+    "/..",
+    "/../",
+    "/../b",
+    "//../b",
+    "/./../b",
+    "/x/../../b",
+    "/../.b",
+];
+
+fn absolute() {
+    for name in STAYING {
+        let stage = Stage::new("");
+        let path = format!("{}{name}", text(&stage.scope()));
+        stage.play(&["scope", "absolute", &path]);
+        assert_eq!(stage.calls("stat"), 1, "{path}");
+    }
+    for name in LEAVING {
+        let stage = Stage::new("");
+        let path = format!("{}{name}", text(&stage.scope()));
+        stage.play(&["scope", "absolute", &path]);
+        assert_eq!(stage.calls("stat"), 0, "{path}");
+    }
+}
+
+fn play_absolute(path: &Path) {
+    let name = CString::new(text(path)).unwrap();
+    // SAFETY: a terminated name, and memory of the right type.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        libc::stat(name.as_ptr(), &raw mut stat);
+    }
 }
 
 fn unseen() {
