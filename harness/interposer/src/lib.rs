@@ -19,7 +19,7 @@
 //!   the `open` in `fopen`. What `fclose` and `closedir` close is seen (`inner`), what they flush is not.
 //! - Calls from constructors of libraries that the loader runs before this one's.
 //! - A symbolic link that leads into the scope from outside it, by name; what is opened by it is known by its descriptor.
-//! - What a program loses when it becomes another by `exec`: the ledger keeps it under the same process.
+//! - What a program loses when it becomes another by `exec`: the ledger keeps the rows, which are told by their age (`LedgerView::held_by`).
 //! - A weak reference to a function that no library has: it is bound to the wrapper, which answers that there is none.
 //!
 //! # Fault model

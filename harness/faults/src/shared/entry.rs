@@ -9,6 +9,8 @@ pub struct Attachment {
     pub pid: u32,
     /// Its start time, in clock ticks since boot (field 22 of `/proc/PID/stat`).
     pub start_ticks: u64,
+    /// Orders it among the rows of the ledger: what was made before is another program's, under the same number.
+    pub serial: u64,
 }
 
 /// Proof that a rule fired, written before its effect.
@@ -105,4 +107,58 @@ pub struct LedgerView {
     pub lost: u64,
     /// Rows that nobody finished or that make no sense: their process was killed, or wrote over them.
     pub unreadable: usize,
+}
+
+impl LedgerView {
+    /// What these processes hold as the programs that they are now. What a process held before it became another program went
+    /// with that, but for descriptors, which `/proc` shows; and what the dead held is gone.
+    #[must_use]
+    pub fn held_by(mut self, living: &[Attachment]) -> Self {
+        self.entries.retain(|entry| {
+            let mut newest = living.iter().rev();
+            newest
+                .find(|process| process.pid == entry.pid)
+                .is_some_and(|process| process.serial < entry.serial)
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Whose rows count.
+    use super::*;
+    use crate::plan::Plan;
+    use crate::shared::{Attached, Entering, Options, Shared};
+
+    #[test]
+    fn what_a_process_held_as_another_program_or_before_it_died_is_not_held() {
+        let (shared, file) = Shared::create(&Plan::default(), &Options::default()).unwrap();
+        let attached = Attached::map(&file).unwrap();
+        let enter = |key| {
+            let thing = Entering {
+                kind: Kind::DeviceMemory,
+                key,
+                bytes: 1,
+                site: SiteId::named("cuMemAlloc"),
+                nth: key,
+                path: b"",
+                caller: b"",
+            };
+            assert!(attached.enter(&thing));
+        };
+        let held = |living: &[Attachment]| -> Vec<u64> {
+            let held = shared.ledger().held_by(living);
+            held.entries.iter().map(|entry| entry.key).collect()
+        };
+        attached.attach();
+        enter(1);
+        assert_eq!(held(&shared.attachments()), [1]);
+        // As the program that it becomes does.
+        attached.attach();
+        enter(2);
+        assert_eq!(held(&shared.attachments()), [2]);
+        assert_eq!(held(&shared.attachments()[..1]), [1, 2]);
+        assert_eq!(held(&[]), []);
+    }
 }

@@ -207,6 +207,7 @@ impl Shared {
             .map(|start| Attachment {
                 pid: self.words.get(start + attachment::PID) as u32,
                 start_ticks: self.words.get(start + attachment::START_TICKS),
+                serial: self.words.get(start + attachment::SERIAL),
             })
             .collect()
     }

@@ -7,7 +7,7 @@ use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
 /// "SPLFAULT", read as a little-endian word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"SPLFAULT");
 /// Raised with every change of this file or of what the words mean.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 
 /// Directories of a scope.
 pub const MAX_SCOPES: usize = 4;
@@ -64,7 +64,8 @@ pub(super) mod attachment {
     pub(in crate::shared) const START_TICKS: usize = 2;
     /// Bits of the two constants below.
     pub(in crate::shared) const HOW: usize = 3;
-    pub(in crate::shared) const WORDS: usize = 4;
+    pub(in crate::shared) const SERIAL: usize = 4;
+    pub(in crate::shared) const WORDS: usize = 8;
 
     /// The process ended by itself.
     pub(in crate::shared) const HAS_ENDED: u64 = 1;

@@ -106,6 +106,7 @@ fn write(words: &Words, pid: u32, start_ticks: u64, how: u64) {
     words.set(start + attachment::PID, u64::from(pid));
     words.set(start + attachment::START_TICKS, start_ticks);
     words.set(start + attachment::HOW, how);
+    words.set(start + attachment::SERIAL, words.next_serial());
     words.set(start + attachment::STATE, state::WHOLE);
 }
 
