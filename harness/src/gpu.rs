@@ -55,6 +55,21 @@ impl Gpu {
             }
         }
     }
+
+    /// Whether its cuFile is closed by nobody's call, and takes along what was registered with it.
+    #[must_use]
+    pub fn cufile_closes_by_itself(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Present { cufile, .. } => matches!(
+                cufile,
+                CuFile::Present {
+                    fault: Some(CuFileFault::ClosesAfter(_)),
+                    ..
+                }
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Gpu {

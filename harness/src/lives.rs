@@ -87,6 +87,7 @@ impl Run {
                 self.case.steps.len()
             ));
         }
+        doubts.extend(self.lives().filter_map(invariants::ledger_doubt));
         doubts.extend(self.late_cancellations());
         doubts.extend(self.cufile_fault_never_met());
         doubts.extend(self.late_in_lanes());

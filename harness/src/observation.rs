@@ -5,7 +5,7 @@ use crate::{
     device::DeviceReading,
     faults::{Fired, RuleAccount},
     invariants,
-    probe::{FilesReading, PeakReading, ProcessReading},
+    probe::{FilesReading, LedgerReading, PeakReading, ProcessReading},
     subject::{Ended, Finding, Killed},
 };
 use spillproof_faults::TraceEntry;
@@ -25,6 +25,8 @@ pub struct Reading {
     pub written_bytes: u64,
     /// The device.
     pub device: DeviceReading,
+    /// What the subject holds by the ledger of its calls, where the interposer is in it.
+    pub ledger: Option<LedgerReading>,
     /// The offload directory.
     pub offload_files: FilesReading,
     /// Everything else below the case's own directory.

@@ -6,6 +6,7 @@
 mod crash;
 mod data;
 mod faulted;
+mod ledger;
 mod memory;
 mod outcome;
 mod places;
@@ -16,6 +17,7 @@ mod shortage;
 mod tests;
 mod transfers;
 
+pub(crate) use ledger::doubt as ledger_doubt;
 pub(crate) use memory::{anon_shared_bytes, limit_bytes};
 pub(crate) use resources::is_back_at_baseline;
 

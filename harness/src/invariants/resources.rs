@@ -5,7 +5,7 @@
 //! mappings, because an allocator's arenas come and go with its threads; shared libraries, which
 //! stay loaded.
 
-use super::{InvariantId, shortage};
+use super::{InvariantId, ledger, shortage};
 use crate::{
     attack::Attack,
     case::{Action, Destinations, Expect},
@@ -34,9 +34,11 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
                 ));
             }
         }
-        if !wrong.is_empty() {
+        let known = ledger::of_device(run);
+        if known.is_empty() && !wrong.is_empty() {
             wrong.extend(survivors(&settled.device));
         }
+        wrong.extend(known.iter().map(ToString::to_string));
     }
     for step in &run.steps {
         let (before, after) = (
@@ -56,14 +58,20 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if let (Some(baseline), Some(status), Outcome::Freed(_)) =
             (&run.baseline, &step.status_after, &step.outcome)
             && status.models.iter().all(|model| model.device_bytes == 0)
-            && after > baseline.device.held_bytes()
         {
-            wrong.push(format!(
-                "{}: nothing is loaded, yet the device holds {} bytes, {} at the baseline",
-                step.place(),
-                after.unwrap_or(0),
-                baseline.device.held_bytes().unwrap_or(0)
-            ));
+            if after > baseline.device.held_bytes() {
+                wrong.push(format!(
+                    "{}: nothing is loaded, yet the device holds {} bytes, {} at the baseline",
+                    step.place(),
+                    after.unwrap_or(0),
+                    baseline.device.held_bytes().unwrap_or(0)
+                ));
+            }
+            let held = ledger::of_device_memory(run, &step.after);
+            wrong.extend(
+                held.iter()
+                    .map(|one| format!("{}: nothing is loaded, yet {one}", step.place())),
+            );
         }
     }
     wrong
@@ -146,10 +154,14 @@ pub(super) fn fd(run: &Run) -> Vec<String> {
             "{after} descriptors of {name} after everything was dropped, {before} at the baseline"
         )
     });
-    differences
+    let mut wrong: Vec<String> = differences
         .into_iter()
         .filter(|difference| !once.contains(difference))
-        .collect()
+        .collect();
+    if !wrong.is_empty() {
+        wrong.extend(ledger::descriptors(run).iter().map(ToString::to_string));
+    }
+    wrong
 }
 
 /// What cuFile writes into the working directory, unless its settings say otherwise.
@@ -166,6 +178,9 @@ pub(super) fn maps(run: &Run) -> Vec<String> {
         )
     };
     let mut wrong = differences(run, "mappings of", maps, |count, baseline| count > baseline);
+    if !wrong.is_empty() {
+        wrong.extend(ledger::maps(run).iter().map(ToString::to_string));
+    }
     for step in &run.steps {
         if let (
             Action::Free {

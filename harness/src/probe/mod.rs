@@ -5,6 +5,7 @@
 mod bounds;
 mod faults;
 mod files;
+mod ledger;
 mod memory;
 mod meter;
 mod peak;
@@ -13,6 +14,8 @@ mod writes;
 
 pub use bounds::PeakVerdict;
 pub use files::{FileEntry, FileKind, FilesReading, files};
+pub use ledger::LedgerReading;
+pub(crate) use ledger::ledger;
 pub use memory::ProcessMemory;
 pub use meter::WriteMeter;
 pub use peak::{PeakReading, PeakWatch};

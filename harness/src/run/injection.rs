@@ -5,6 +5,7 @@ use crate::{
     crash::Deadly,
     error::HarnessError,
     faults::{Faults, Fired, RuleAccount},
+    probe::{self, LedgerReading},
     sandbox::Sandbox,
 };
 use spillproof_faults::{Action, FAULTS_VARIABLE, Options, Plan, Receipt, Shared, TraceEntry};
@@ -21,7 +22,7 @@ const LEDGER_ROWS: usize = 4096;
 /// Rows for the calls that are recorded: more than any case makes that asks for it.
 const TRACE_ROWS: usize = 16 * 1024;
 
-/// A plan in the memory of a case's subjects.
+/// A plan in the memory of a case's subjects, or none and the ledger alone.
 #[derive(Debug)]
 pub(super) struct Injection {
     shared: Shared,
@@ -35,25 +36,27 @@ impl Injection {
     /// # Errors
     /// The memory cannot be made, or the plan was put together wrongly.
     pub(super) fn create(
-        faults: &Faults,
+        faults: Option<&Faults>,
         bench: &Bench,
         sandbox: &Sandbox,
     ) -> Result<Self, HarnessError> {
+        let plan = faults.map_or_else(Plan::default, |faults| faults.plan.clone());
+        let records = faults.is_some_and(|faults| faults.records);
         let options = Options {
             scopes: vec![sandbox.offload_dir()],
             ledger_rows: LEDGER_ROWS,
-            trace_rows: if faults.records { TRACE_ROWS } else { 1 },
+            trace_rows: if records { TRACE_ROWS } else { 1 },
             is_recording: false,
         };
-        let (shared, file) = Shared::create(&faults.plan, &options)
+        let (shared, file) = Shared::create(&plan, &options)
             .map_err(|error| HarnessError::Case(error.to_string()))?;
         shared.disarm();
         Ok(Self {
             shared,
             file,
             interposer: bench.interposer.clone(),
-            plan: faults.plan.clone(),
-            records: faults.records,
+            plan,
+            records,
         })
     }
 
@@ -127,6 +130,11 @@ impl Injection {
             })
         };
         self.shared.receipts().iter().any(raises)
+    }
+
+    /// What the subject's processes hold.
+    pub(super) fn ledger(&self) -> LedgerReading {
+        probe::ledger(&self.shared)
     }
 
     pub(super) fn account(&self) -> Vec<RuleAccount> {

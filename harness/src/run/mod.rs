@@ -99,9 +99,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     command.env.extend(settings);
     let limits = subject_limits(&run.case);
-    let injection = run.case.faults.as_ref();
-    let injection = injection.map(|faults| Injection::create(faults, bench, &sandbox));
-    let injection = injection.transpose()?;
+    let injection = Injection::create(run.case.faults.as_ref(), bench, &sandbox)?;
+    let injection = Some(injection);
     let environment = with_faults(device.environment(), injection.as_ref());
     let subject = Subject::spawn(&command, &sandbox, environment, limits)?;
     sandbox.look_through(subject.pid())?;
@@ -113,6 +112,7 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         sandbox: &sandbox,
         bench,
         injection: injection.as_ref(),
+        is_interposed: false,
         receipts: 0,
         case_step: 0,
         ballast: device.kept_ballast(),

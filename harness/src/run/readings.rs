@@ -3,7 +3,7 @@
 use super::session::{Session, Stop};
 use crate::{
     observation::Reading,
-    probe::{self, FilesReading, ProbeError},
+    probe::{self, FilesReading, LedgerReading, ProbeError},
 };
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ impl Session<'_> {
         let mut reading = self.device_only_reading()?;
         reading.process = Some(probe::process(pid)?);
         reading.written_bytes = probe::written_bytes(pid)?;
+        reading.ledger = self.ledger();
         Ok(reading)
     }
 
@@ -21,9 +22,15 @@ impl Session<'_> {
             process: None,
             written_bytes: 0,
             device: self.device.reading(&[self.subject.pid()])?,
+            ledger: None,
             offload_files: probe::files(&self.sandbox.offload_view())?,
             other_files: self.other_files()?,
         })
+    }
+
+    fn ledger(&self) -> Option<LedgerReading> {
+        let injection = self.injection.filter(|_| self.is_interposed)?;
+        Some(injection.ledger())
     }
 
     /// Everything that the subject may see of its directory but the offload files.

@@ -32,6 +32,8 @@ pub(super) struct Session<'a> {
     pub(super) sandbox: &'a Sandbox,
     pub(super) bench: &'a Bench,
     pub(super) injection: Option<&'a Injection>,
+    /// Whether it is in the subject.
+    pub(super) is_interposed: bool,
     /// Receipts that are in steps already.
     pub(super) receipts: usize,
     /// The case's own step that is done, from 0.
@@ -176,9 +178,11 @@ impl Session<'_> {
                 return Ok(false);
             }
         };
-        if let Some(injection) = self.injection
-            && let Some(reason) = injection.out_of_reach(self.subject.pid())
-        {
+        let reached = self
+            .injection
+            .map(|injection| injection.out_of_reach(self.subject.pid()));
+        self.is_interposed = matches!(reached, Some(None));
+        if let (Some(Some(reason)), Some(_)) = (reached, &self.run.case.faults) {
             self.run.doubts.push(reason);
         }
         let lacks = |needed: &&Capability| !hello.capabilities.contains(needed);

@@ -3,6 +3,7 @@
 
 mod faulted;
 mod lanes;
+mod ledger;
 mod outcomes;
 mod policy;
 mod worlds;
@@ -54,6 +55,7 @@ fn reading(device_bytes: u64) -> Reading {
         process: Some(process()),
         written_bytes: 0,
         device: board(device_bytes),
+        ledger: None,
         offload_files: FilesReading::default(),
         other_files: FilesReading::default(),
     }
