@@ -347,6 +347,10 @@ fn what_cannot_be_laid_out_is_refused() {
             "{path}: {error}"
         );
     }
+    assert_eq!(
+        refused(scopes(&["some/folder"])).to_string(),
+        "the scope some/folder is not an absolute path without . and ..; resolve it first"
+    );
     let long = format!("/{}", "x".repeat(600));
     assert!(matches!(
         refused(scopes(&[&long])),

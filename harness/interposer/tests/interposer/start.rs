@@ -1,6 +1,9 @@
 //! A process that cannot join the harness ends at once, and says why.
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use libtest_mimic::Trial;
@@ -39,7 +42,15 @@ pub(crate) fn tests() -> Vec<Trial> {
             std::fs::write(&file, [0; 4096]).unwrap();
             refuses(
                 |command| command.env(FAULTS_VARIABLE, &file),
-                "it is no memory of a harness",
+                "file: it is no memory of a harness for faults; pass the path that the harness made\n",
+            );
+            refuses(
+                |command| command.env(FAULTS_VARIABLE, directory.path()),
+                ": cannot open it: Is a directory (os error 21)\n",
+            );
+            refuses(
+                |command| command.env(FAULTS_VARIABLE, too_small()),
+                ": it is no memory of a harness for faults; pass the path that the harness made\n",
             );
         }),
         trial("start::with_a_second_copy_a_process_ends_at_start", twice),
@@ -48,6 +59,24 @@ pub(crate) fn tests() -> Vec<Trial> {
             joins,
         ),
     ]
+}
+
+/// Memory that nobody can shrink, and that was never as large as its beginning says.
+fn too_small() -> String {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    let stage = Stage::new("");
+    let mut bytes = vec![0; 4096];
+    fs::File::open(stage.path())
+        .unwrap()
+        .read_exact(&mut bytes)
+        .unwrap();
+    let memory = memfd_create(c"small", MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&memory, 4096).unwrap();
+    let memory = fs::File::from(memory);
+    memory.write_all_at(&bytes, 0).unwrap();
+    fcntl_add_seals(&memory, SealFlags::SHRINK).unwrap();
+    // It stays open as long as this process runs.
+    format!("/proc/{}/fd/{}", std::process::id(), memory.into_raw_fd())
 }
 
 fn refuses(change: impl FnOnce(&mut Command) -> &mut Command, reason: &str) {
