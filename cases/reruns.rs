@@ -1,6 +1,10 @@
 //! Trials of the suite itself: what it prints for a red run is given to `sh` and must show the same again.
 
-use crate::{bench::SPECIMEN_VARIABLE, minimal::MINIMISE_VARIABLE, replay::PLAN_VARIABLE};
+use crate::{
+    bench::{self, Judged, SPECIMEN_VARIABLE},
+    minimal::MINIMISE_VARIABLE,
+    replay::PLAN_VARIABLE,
+};
 use spillproof_harness::invariants;
 use std::{
     collections::BTreeSet,
@@ -26,6 +30,10 @@ pub const RERUNS: &[Rerun] = &[
     (
         "replay::a_plan_that_is_none_ends_the_suite",
         a_plan_that_is_none,
+    ),
+    (
+        "replay::a_subject_that_no_fault_reaches_is_red",
+        a_subject_that_no_fault_reaches,
     ),
 ];
 
@@ -180,6 +188,27 @@ fn a_plan_that_is_none() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// It takes the interposer out of its environment and does well.
+fn a_subject_that_no_fault_reaches() -> Result<(), String> {
+    let bench = bench::bench(&Judged::Engine)?;
+    let subject = format!("env -u LD_PRELOAD {}", bench.subject.program.display());
+    let suite = env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = scrubbed(&suite);
+    command
+        .args(["--exact", "disk::eio_on_write[emulated]"])
+        .env(bench::SUBJECT_VARIABLE, subject);
+    let output = run(&mut command)?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let told = format!(
+        "inconclusive: no fault reaches the subject: {} is not in it; it may be statically linked, or LD_PRELOAD was taken out of its environment",
+        bench.interposer.display()
+    );
+    if output.status.code() == Some(101) && text.contains(&told) {
+        return Ok(());
+    }
+    Err(format!("{}, not 101 and {told:?}:\n{text}", output.status))
 }
 
 /// A red run as it was printed.
