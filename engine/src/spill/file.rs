@@ -7,7 +7,7 @@ use nix::{
     fcntl::{FallocateFlags, fallocate},
     sys::{
         resource::{Resource, getrlimit},
-        stat::SFlag,
+        stat::{FileStat, SFlag},
     },
 };
 use std::{
@@ -26,6 +26,8 @@ pub(crate) struct SpillFile {
     name: OsString,
     path: PathBuf,
     file: File,
+    /// Known from its making on, so that its end needs nothing that can fail to know what is ours.
+    identity: FileStat,
     bytes: u64,
 }
 
@@ -47,11 +49,17 @@ impl SpillFile {
             io::ErrorKind::AlreadyExists => Error::AlreadyExists(path.clone()),
             _ => Error::from_call("create", &path, bytes, error),
         })?;
+        let identity = sys::stat(&file).map_err(|error| {
+            // Nothing else can have taken the name of a file made a moment ago.
+            let _ = sys::unlink(&directory.fd, &name);
+            Error::from_call("fstat", &path, bytes, error)
+        })?;
         let created = Self {
             directory: Arc::clone(directory),
             name,
             path,
             file,
+            identity,
             bytes,
         };
         created
@@ -222,7 +230,7 @@ impl SpillFile {
                 })
                 .map_err(|error| self.error("open", 0, error))?;
         let identity = |file: &File| sys::stat(file).map_err(|error| self.error("fstat", 0, error));
-        if !sys::same_file(&identity(&opened)?, &identity(&self.file)?) {
+        if !sys::same_file(&identity(&opened)?, &self.identity) {
             return Err(self.corrupt("its name leads to another file".into()));
         }
         Ok(opened)
@@ -284,7 +292,8 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        self.directory.unlink_or_keep(&self.name, &self.file);
+        self.directory
+            .unlink_or_keep(&self.name, &self.file, self.identity);
     }
 }
 

@@ -16,7 +16,11 @@ use nix::{
 };
 use std::{
     io::IoSliceMut,
-    sync::atomic::{AtomicBool, Ordering},
+    mem::ManuallyDrop,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Pages of a map that are resident at a time for a reader, bytes.
@@ -25,7 +29,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// A range of a spill file, mapped read-only and shared (E20).
 #[derive(Debug)]
 pub(crate) struct FileMap {
-    map: Mmap,
+    map: ManuallyDrop<Mmap>,
     /// In the file.
     offset: u64,
     /// The kernel, or a filter of system calls, refuses such copies; then the descriptor serves, and nobody asks again.
@@ -34,8 +38,9 @@ pub(crate) struct FileMap {
 
 impl FileMap {
     pub(super) fn new(map: Mmap, offset: u64) -> Self {
+        retry_unmaps();
         Self {
-            map,
+            map: ManuallyDrop::new(map),
             offset,
             refused: AtomicBool::new(false),
         }
@@ -106,4 +111,58 @@ impl FileMap {
                 .unchecked_advise_range(UncheckedAdvice::DontNeed, at, bytes)
         };
     }
+}
+
+impl Drop for FileMap {
+    fn drop(&mut self) {
+        retry_unmaps();
+        unmap(Range::of(&self.map));
+    }
+}
+
+/// Maps that the kernel did not take back: munmap(2) fails with ENOMEM where it would have to split a mapping of a process that
+/// has as many as it may have. Address space and the blocks of the file would be lost with them.
+static REFUSED: Mutex<Vec<Range>> = Mutex::new(Vec::new());
+
+/// Addresses that are still mapped, and that nobody but this list knows of.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    address: usize,
+    bytes: usize,
+}
+
+/// Tries once more to undo maps that the kernel refused to undo.
+pub(crate) fn retry_unmaps() {
+    let refused = std::mem::take(&mut *REFUSED.lock().unwrap_or_else(PoisonError::into_inner));
+    refused.into_iter().for_each(unmap);
+}
+
+impl Range {
+    /// From the start of its first page, also where the file's offset is not a page's.
+    fn of(map: &Mmap) -> Self {
+        let address = map.as_ptr() as usize;
+        let before = address % page_bytes();
+        Self {
+            address: address - before,
+            bytes: before + map.len(),
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn unmap(range: Range) {
+    // SAFETY: the range is that of a map at its owner's end, which does not unmap it itself, or one that the kernel refused to
+    // undo; nobody uses it any more, and nobody else unmaps it, so that it is mapped still.
+    let undone = unsafe { libc::munmap(range.address as *mut libc::c_void, range.bytes) } == 0;
+    if !undone {
+        let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.push(range);
+    }
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: it reads a constant of the system.
+    #[allow(unsafe_code)]
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
 }

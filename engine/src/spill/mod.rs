@@ -255,14 +255,10 @@ impl OwnedDirectory {
     }
 
     /// Removes the name of `file`; a failure is kept for another try, without the file's space.
-    fn unlink_or_keep(&self, name: &OsStr, file: &File) {
+    fn unlink_or_keep(&self, name: &OsStr, file: &File, identity: FileStat) {
         if !self.is_ours() {
             return;
         }
-        // Only a bad descriptor makes fstat fail here, and then nothing is known to be ours.
-        let Ok(identity) = sys::stat(file) else {
-            return;
-        };
         if self.unlink(name, &identity).is_err() {
             let _ = file.set_len(0);
             self.pending_count.fetch_add(1, Ordering::Relaxed);
@@ -282,6 +278,7 @@ impl OwnedDirectory {
     }
 
     fn retry_unlinks(&self) -> Result<(), Error> {
+        map::retry_unmaps();
         let mut first = None;
         // Taken out: nobody waits for these calls who only has another one to add.
         let pending = std::mem::take(&mut *self.pending());
