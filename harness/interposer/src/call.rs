@@ -24,6 +24,11 @@ impl Piece {
     };
 }
 
+const FCNTL: SiteId = SiteId::named("fcntl");
+/// Commands of `fcntl`, the same on every architecture (asm-generic/fcntl.h).
+const F_GETFD: usize = 1;
+const F_GETFL: usize = 3;
+
 /// Most pieces of one call (`IOV_MAX`).
 pub(crate) const MAX_PIECES: usize = 1024;
 
@@ -111,6 +116,13 @@ impl Call {
     #[inline]
     pub(crate) fn is_foreign(&self) -> bool {
         self.site().failure == Failure::RawSyscall
+    }
+
+    /// Whether it only asks for the flags of a descriptor. fcntl(2) knows no error of that but EBADF, which a correct caller never
+    /// gets, and Rust's library asks so in debug builds only, before each close.
+    #[inline]
+    pub(crate) fn is_question(&self) -> bool {
+        self.id() == FCNTL && matches!(self.argument(1), F_GETFD | F_GETFL)
     }
 
     /// How it fails: `syscall` in its own way, whatever it means.

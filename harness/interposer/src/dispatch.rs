@@ -36,7 +36,7 @@ pub(crate) unsafe extern "C-unwind" fn dispatch(
             return outcome::missing(call.failure());
         };
         match shared() {
-            Some(shared) if !call.is_foreign() => watch(shared, &call, real),
+            Some(shared) if !call.is_foreign() && !call.is_question() => watch(shared, &call, real),
             _ => call.make(real),
         }
     }
