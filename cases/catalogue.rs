@@ -2,7 +2,7 @@
 //! case about faults is left out.
 
 use crate::search::{Extent, searches};
-use spillproof_harness::sweep::counts_in;
+use spillproof_harness::sweep::calls_in;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 const TABLE: &str = include_str!("CATALOGUE.md");
@@ -86,7 +86,7 @@ fn swept() -> BTreeSet<String> {
         let Some(workload) = name.strip_suffix(crate::sweep::RECORDED) else {
             continue;
         };
-        let counts = counts_in(&fs::read_to_string(&path).unwrap());
+        let counts = calls_in(&fs::read_to_string(&path).unwrap());
         let sites = counts.keys().map(|site| site.site().name);
         beginnings.extend(sites.map(|site| format!("sweep::{workload}_{site}_")));
     }

@@ -11,6 +11,8 @@ use spillproof::{
     search::{Extent, Search, searches, seed_from_environment},
     suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
+    sweep,
+    sweep_trials::{SweepTrial, Sweeps},
 };
 use spillproof_harness::{
     case::Case,
@@ -41,6 +43,7 @@ fn main() {
     let planned = plan(cases, &devices, abilities.as_deref(), indirect.as_deref());
     let summary = Summary::of(&planned, &devices);
     let suite = Arc::new(suite);
+    let swept = suite.swept(&planned);
     let trials = planned.into_iter().map(|planned| trial(planned, &suite));
     let own = suite.required_gpu().into_iter().chain(suite.reruns());
     // A line that shows one again names it, whatever a gate has time for.
@@ -50,13 +53,17 @@ fn main() {
     };
     let searches = searches(extent).into_iter();
     let searches = searches.map(|search| searched(search, &suite));
-    let trials = own.chain(trials).chain(searches).collect();
+    let swept = swept.into_iter().map(|one| sweep_trial(one, &suite));
+    let trials = own.chain(trials).chain(searches).chain(swept).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if !args.list {
         let verdicts = suite
             .verdicts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = suite.sweeps.text() {
+            println!("{text}");
+        }
         println!("{}", summary.text(&verdicts));
     }
     conclusion.exit();
@@ -81,6 +88,7 @@ struct Suite {
     minimise: Option<minimal::Wanted>,
     extent: Extent,
     seed: u64,
+    sweeps: Sweeps,
     verdicts: Mutex<Vec<(String, &'static str)>>,
 }
 
@@ -99,6 +107,8 @@ impl Suite {
     ) -> Self {
         let judged = Judged::from_environment();
         let bench = bench(&judged);
+        let extent = Extent::from_environment();
+        let seed = or_usage_error(seed_from_environment());
         Self {
             judged,
             bench,
@@ -106,8 +116,9 @@ impl Suite {
             has_gpu: devices.iter().any(Discovered::is_usable_gpu),
             asked,
             minimise,
-            extent: Extent::from_environment(),
-            seed: or_usage_error(seed_from_environment()),
+            extent,
+            seed,
+            sweeps: Sweeps::new(extent, seed),
             verdicts: Mutex::default(),
         }
     }
@@ -192,6 +203,16 @@ impl Suite {
             eprintln!("{text}");
             return Err(text.into());
         }
+        if self.judged != Judged::Engine
+            && self.asked.is_nothing()
+            && case.name.ends_with(sweep::RECORDED)
+        {
+            let goldens = golden_directory(case.family);
+            let unnamed = self
+                .sweeps
+                .run_unnamed(case, run, &goldens, &self.judged, bench);
+            return unnamed.map_err(|text| Failed::from(format!("Error: FAIL  {name}\n{text}")));
+        }
         // A golden is of the case as it is.
         if let (Judged::Engine, Verdict::Pass, None, true) = (
             &self.judged,
@@ -220,17 +241,35 @@ impl Suite {
                 skip: None,
             });
         }
-        let bench = self
-            .bench
-            .as_ref()
-            .map_err(|error| Failed::from(format!("Error: {error}")))?;
-        let name = search.name();
-        let result = search.run(bench, &self.judged, self.extent, self.seed);
-        let word = if result.is_ok() { "PASS" } else { "FAIL" };
+        let told = search.run(self.bench()?, &self.judged, self.extent, self.seed);
+        self.conclude(search.name(), told)
+    }
+
+    /// Where nothing else is asked for.
+    fn swept(&self, planned: &[Planned]) -> Vec<SweepTrial> {
+        match self.asked.is_nothing() {
+            true => self.sweeps.trials(planned, &golden_directory("sweep")),
+            false => Vec::new(),
+        }
+    }
+
+    fn sweep(&self, trial: &SweepTrial) -> Result<(), Failed> {
+        let told = self.sweeps.run(trial, &self.judged, self.bench()?);
+        self.conclude(trial.name(), told)
+    }
+
+    fn bench(&self) -> Result<&Bench, Failed> {
+        let bench = self.bench.as_ref();
+        bench.map_err(|error| Failed::from(format!("Error: {error}")))
+    }
+
+    /// Of a trial of many runs.
+    fn conclude(&self, name: String, told: Result<String, String>) -> Result<(), Failed> {
+        let word = if told.is_ok() { "PASS" } else { "FAIL" };
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         verdicts.push((name.clone(), word));
         drop(verdicts);
-        match result {
+        match told {
             Ok(told) => {
                 println!("{word}  {name}  {told}");
                 Ok(())
@@ -251,6 +290,17 @@ impl Suite {
             .iter()
             .find_map(|model| Some(&model.file.as_ref()?.path))
     }
+}
+
+fn sweep_trial(trial: SweepTrial, suite: &Arc<Suite>) -> Trial {
+    let ignored = trial.skip.is_some();
+    let suite = Arc::clone(suite);
+    let name = trial.name();
+    let run = move || match &trial.skip {
+        Some(reason) => Err(format!("this cannot run here: {reason}").into()),
+        None => suite.sweep(&trial),
+    };
+    Trial::test(name, run).with_ignored_flag(ignored)
 }
 
 fn trial(planned: Planned, suite: &Arc<Suite>) -> Trial {

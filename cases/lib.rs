@@ -25,6 +25,7 @@ pub mod steps;
 pub mod suite;
 pub mod summary;
 pub mod sweep;
+pub mod sweep_trials;
 pub mod world_steps;
 
 use spillproof_harness::{case::Case, model_file::ModelFileError};

@@ -72,6 +72,9 @@ pub fn plan(
 /// What a real driver cannot be made to look like.
 fn unfit(case: &Case, device: &DeviceKind) -> Option<String> {
     match (device, &case.gpu) {
+        (DeviceKind::Cuda { .. }, _) if case.family == "sweep" => {
+            Some("calls are enumerated on the emulated device, a thousand runs at a time".into())
+        }
         (DeviceKind::Cuda { .. }, Gpu::Absent) => Some("a real driver cannot be taken away".into()),
         (DeviceKind::Cuda { .. }, gpu) if gpu.is_emulated_only() => Some(
             "a real driver cannot be made to refuse, or to lack symbols; nor a real cuFile".into(),

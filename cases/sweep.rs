@@ -19,6 +19,10 @@ use std::ops::Range;
 /// What every workload's name ends with: the trial of that name runs it as it is and compares the calls with the golden.
 pub const RECORDED: &str = "_recorded";
 
+/// What the names of the cases begin with from which random plans are drawn: whole journeys with several I/O threads. Their calls come
+/// in no fixed order, so their goldens name none.
+pub const JOURNEY: &str = "journey";
+
 const WORKSPACE_BYTES: u64 = 64 << 10;
 
 /// The family: each workload as it is, its calls recorded.
@@ -30,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         .into_iter()
         .flat_map(|way| by_both.map(|workload| workload(way)))
         .collect();
+    cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
     cases
 }
@@ -121,6 +126,34 @@ fn pressed(way: Way) -> Case {
         request("b"),
     ];
     workload("pressed", way, 2304 << 10, models, 2..5, steps)
+}
+
+/// Everything that the other workloads do, with as many I/O threads as the engine has by itself.
+fn journey(way: Way) -> Case {
+    let models = vec![
+        plain("a", 1, &[3 * MIB + 70_001, MIB, 64 << 10, 1001]),
+        plain("b", 2, &[2 * MIB, 40_001]),
+    ];
+    let steps = [
+        load("a"),
+        free_all(),
+        read_back("a"),
+        load("b"),
+        request("a"),
+        request("b"),
+        free_all(),
+        request("a"),
+        drop_model("a"),
+        request("b"),
+    ];
+    let mut case = workload(JOURNEY, way, 6 * MIB, models, 0..usize::MAX, steps)
+        .set("OFFLOAD_IO_THREADS", "4")
+        .set("OFFLOAD_STAGING_MB", "4");
+    case.name = case.name.trim_end_matches(RECORDED).to_owned();
+    if let Some(faults) = &mut case.faults {
+        faults.records = false;
+    }
+    case
 }
 
 fn map_read() -> Case {

@@ -3,7 +3,7 @@
 //! Who owns what in the offload directory is told by when it appeared: what came while the process beside was at work alone
 //! is that one's. Not checked here: that two processes which work at the very same moment leave each other's files alone.
 
-use super::InvariantId;
+use super::{InvariantId, excuse};
 use crate::{
     case::Action,
     crash::Deadly,
@@ -141,7 +141,12 @@ fn orphans(dead: &Run, next: &Run) -> Vec<String> {
         return Vec::new();
     };
     let mut wrong = Vec::new();
-    for path in left(dead) {
+    // What a fault kept from being removed is the next start's to remove.
+    let due = match excuse::is_start_disturbed(next) {
+        true => Vec::new(),
+        false => left(dead),
+    };
+    for path in due {
         let before = aftermath.offload_files.entries.get(&path);
         let same = there
             .entries
@@ -188,6 +193,9 @@ fn taken_by_the_process_beside(life: &Run) -> Vec<String> {
 
 /// The next subject says that it found something exactly when something was there.
 fn reaped(dead: &Run, next: &Run) -> Option<String> {
+    if excuse::is_start_disturbed(next) {
+        return None;
+    }
     let status = next
         .steps
         .iter()

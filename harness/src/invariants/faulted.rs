@@ -8,12 +8,13 @@
 //!
 //! Not seen here: an error that was masked wrongly with right data all the same, where masking it can be right.
 
-use super::outcome::is_work;
+use super::{excuse, outcome::is_work};
 use crate::{
-    case::Expect,
+    case::{Action, Expect},
     faults::Fired,
     observation::{Act, Outcome, Phase, Run},
     subject::Finding,
+    world::Event,
 };
 use spillproof_faults::{Domain, FaultError, Library, names};
 use spillproof_protocol::ErrorKind;
@@ -30,8 +31,11 @@ fn asked(run: &Run) -> impl Iterator<Item = Act<'_>> {
         .filter(|act| !matches!(act.outcome, Outcome::NotRun))
 }
 
-/// Whether the case itself foresees the error, whatever calls do.
-fn is_foreseen(act: &Act<'_>, kind: ErrorKind) -> bool {
+/// Whether the case itself foresees the error, whatever calls do, or the device was lost before.
+fn is_foreseen(run: &Run, act: &Act<'_>, kind: ErrorKind) -> bool {
+    if kind == ErrorKind::DeviceError && excuse::is_device_lost(run, act.step.number) {
+        return true;
+    }
     match act.expect {
         Expect::Error(foreseen) | Expect::OkOrError(foreseen) => *foreseen == kind,
         Expect::Ok => false,
@@ -43,7 +47,7 @@ pub(super) fn progress(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     for act in asked(run) {
         match act.outcome {
-            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
+            Outcome::Failed(error) if is_foreseen(run, &act, error.kind) => {}
             Outcome::Failed(error) if is_work(&act) && errors(&act).is_empty() => {
                 wrong.push(format!(
                     "{}: {}: {}, where no call failed",
@@ -70,10 +74,10 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
     for act in asked(run) {
         match act.outcome {
             Outcome::Misbehaved(finding) => wrong.push(format!("{}: {finding}", act.place())),
-            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
+            Outcome::Failed(error) if is_foreseen(run, &act, error.kind) => {}
             Outcome::Failed(error) => {
                 let errors = errors(&act);
-                let fits = |fired: &Fired| kinds(*fired).contains(&error.kind);
+                let fits = |fired: &Fired| kinds(*fired, &act).contains(&error.kind);
                 if !errors.is_empty() && !errors.iter().any(fits) {
                     wrong.push(format!(
                         "{}: error {} ({}) after {}",
@@ -96,7 +100,7 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
     for act in asked(run) {
         let errors = errors(&act);
         match act.outcome {
-            Outcome::Failed(error) if is_foreseen(&act, error.kind) => {}
+            Outcome::Failed(error) if is_foreseen(run, &act, error.kind) => {}
             Outcome::Failed(error) if errors.is_empty() && !is_work(&act) => {
                 wrong.push(format!(
                     "{}: error {} without a fault: {}",
@@ -110,7 +114,7 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
             outcome if outcome.is_success() => {
                 let swallowed: Vec<Fired> = errors
                     .into_iter()
-                    .filter(|fired| !may_be_masked(*fired))
+                    .filter(|fired| !may_be_masked(*fired, &act, run))
                     .collect();
                 if !swallowed.is_empty() {
                     let (place, list) = (act.place(), list(&swallowed));
@@ -129,8 +133,49 @@ fn list(fired: &[Fired]) -> String {
 }
 
 /// The kinds that tell of an error.
-fn kinds(fired: Fired) -> &'static [ErrorKind] {
-    let Some(error) = fired.error else { return &[] };
+fn kinds(fired: Fired, act: &Act<'_>) -> Vec<ErrorKind> {
+    let Some(error) = fired.error else {
+        return Vec::new();
+    };
+    let name = fired.site.site().name;
+    let mut kinds = kinds_of(error).to_vec();
+    match error.domain {
+        // The directory itself cannot be used, or made again.
+        Domain::Errno if is_start(act) || is_about_names(name) => kinds.push(ErrorKind::Directory),
+        // The driver's own memory, not what the engine asked for.
+        Domain::Cuda if !name.starts_with("cuMemAlloc") => kinds.push(ErrorKind::DeviceError),
+        Domain::Errno | Domain::Cuda | Domain::CuFile => {}
+    }
+    if name == "cuInit" || name == "cuDeviceGetCount" {
+        kinds.extend([ErrorKind::CudaInit, ErrorKind::NoDevice]);
+    }
+    kinds
+}
+
+fn is_start(act: &Act<'_>) -> bool {
+    matches!(act.action, Action::World(Event::Restart))
+}
+
+/// Calls that find or make directories and files.
+fn is_about_names(site: &str) -> bool {
+    matches!(
+        site,
+        "open"
+            | "openat"
+            | "mkdir"
+            | "mkdirat"
+            | "rename"
+            | "renameat"
+            | "stat"
+            | "fstat"
+            | "fstatat"
+            | "statx"
+            | "statfs"
+            | "fstatfs"
+    )
+}
+
+fn kinds_of(error: FaultError) -> &'static [ErrorKind] {
     match error {
         names::ENOSPC | names::EDQUOT | names::EFBIG => &[ErrorKind::DiskFull],
         names::ENOMEM => &[ErrorKind::HostMemory, ErrorKind::Io],
@@ -144,7 +189,7 @@ fn kinds(fired: Fired) -> &'static [ErrorKind] {
 }
 
 /// Whether a step can rightly succeed after this: by another try, or because something else serves the same end.
-fn may_be_masked(fired: Fired) -> bool {
+fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
     let Some(error) = fired.error else {
         return true;
     };
@@ -159,8 +204,19 @@ fn may_be_masked(fired: Fired) -> bool {
             error,
             names::EOPNOTSUPP | names::ENOSYS | names::EINVAL | names::ENODEV
         ),
-        // Without direct I/O.
-        "open" | "openat" => error == names::EINVAL,
+        // Without direct I/O; or it was the descriptor for cuFile, and staging serves. A start passes over what it cannot
+        // look into: that may be another's.
+        "open" | "openat" => error == names::EINVAL || uses_cufile(run) || is_start(act),
+        // What could be learned so is judged by itself: bytes by digests, files and descriptors by what there is.
+        "stat" | "lstat" | "fstat" | "fstatat" | "statx" | "statfs" | "fstatfs" => true,
+        // The descriptor is gone (close(2)). That bytes may be, too, must be told by whoever wrote them.
+        "close" => !matches!(act.action, Action::Free { .. }),
+        // Nothing is lost with a duplicate that is not there.
+        "fcntl" | "dup" => error == names::EMFILE,
+        // The mapping stays, and is undone another time.
+        "munmap" => true,
+        // Whoever has the lock may be alive.
+        "flock" => is_start(act),
         // The descriptor serves, or pages that stay where they are.
         "mmap" | "madvise" | "sync_file_range" => true,
         // A file that stays is removed another time.
@@ -172,4 +228,10 @@ fn may_be_masked(fired: Fired) -> bool {
         "cuMemHostAlloc" | "cuMemAllocHost" | "cuMemHostRegister" | "cuMemGetInfo" => true,
         _ => false,
     }
+}
+
+/// Whether the case's engine may use cuFile: what it refuses goes the staged way, and the path says so (`transfers.rs`).
+fn uses_cufile(run: &Run) -> bool {
+    let mut settings = run.case.settings.iter();
+    settings.any(|(name, value)| *name == "OFFLOAD_CUFILE" && value != "off")
 }

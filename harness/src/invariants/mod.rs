@@ -5,6 +5,7 @@
 
 mod crash;
 mod data;
+mod excuse;
 mod faulted;
 mod ledger;
 mod memory;

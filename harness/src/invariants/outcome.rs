@@ -2,7 +2,7 @@
 //!
 //! Not checked here: whether an error's message helps. Steps under a fault plan are judged in `faulted.rs`.
 
-use super::{faulted, transfers};
+use super::{excuse, faulted, transfers};
 use crate::{
     case::{Action, Expect},
     observation::{Act, Outcome, Phase, Run},
@@ -94,6 +94,8 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
     }
     for (verb, outcome) in &run.asides {
         match outcome {
+            // It closes, and says what it could not give back.
+            Outcome::Failed(error) if excuse::may_be_told_at_the_end(run, error.kind) => {}
             Outcome::Failed(error) => {
                 wrong.push(format!("{verb}: error {}: {}", error.kind, error.message))
             }
@@ -110,14 +112,23 @@ pub(super) fn typed(run: &Run) -> Vec<String> {
         }
     }
     if let Some(ended) = &run.ended {
-        wrong.extend(
-            ended
-                .findings
-                .iter()
-                .map(|finding| format!("at the end: {finding}")),
-        );
+        let findings = ended.findings.iter();
+        let told = run.asides.iter().any(|(verb, outcome)| {
+            let told = |kind| excuse::may_be_told_at_the_end(run, kind);
+            *verb == "quit" && matches!(outcome, Outcome::Failed(error) if told(error.kind))
+        });
+        let findings = findings.filter(|finding| !(told && ends_in_order(finding)));
+        wrong.extend(findings.map(|finding| format!("at the end: {finding}")));
     }
     wrong
+}
+
+/// The end of a subject that answered `quit` with an error.
+fn ends_in_order(finding: &Finding) -> bool {
+    matches!(
+        finding,
+        Finding::ExitedEarly { status: 0, .. } | Finding::ExitStatusWithoutQuit
+    )
 }
 
 /// An error surfaces exactly when the case gives a reason for one.

@@ -5,7 +5,7 @@
 //! mappings, because an allocator's arenas come and go with its threads; shared libraries, which
 //! stay loaded.
 
-use super::{InvariantId, ledger, shortage};
+use super::{InvariantId, excuse, ledger, shortage};
 use crate::{
     attack::Attack,
     case::{Action, Destinations, Expect},
@@ -23,12 +23,16 @@ use std::{
 /// Device memory, pinned memory, streams, events and contexts are back.
 pub(super) fn vram(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
+    if excuse::is_device_ever_lost(run) {
+        return wrong;
+    }
+    let given_up = excuse::is_memory_given_up(run);
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         for ((name, before), (_, after)) in counters(&baseline.device)
             .into_iter()
             .zip(counters(&settled.device))
         {
-            if before != after {
+            if before != after && !(given_up && name == DEVICE_BYTES) {
                 wrong.push(format!(
                     "{name} {after} after everything was dropped, {before} at the baseline"
                 ));
@@ -38,7 +42,8 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if known.is_empty() && !wrong.is_empty() {
             wrong.extend(survivors(&settled.device));
         }
-        wrong.extend(known.iter().map(ToString::to_string));
+        let known = known.iter().filter(|_| !given_up);
+        wrong.extend(known.map(ToString::to_string));
     }
     for step in &run.steps {
         let (before, after) = (
@@ -47,6 +52,8 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         );
         if let Outcome::Failed(_) = &step.outcome
             && after > before
+            && !excuse::is_left_by_recovery(step)
+            && !given_up
         {
             wrong.push(format!(
                 "{}: device memory went from {} to {} bytes in a call that failed",
@@ -58,6 +65,7 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if let (Some(baseline), Some(status), Outcome::Freed(_)) =
             (&run.baseline, &step.status_after, &step.outcome)
             && status.models.iter().all(|model| model.device_bytes == 0)
+            && !given_up
         {
             if after > baseline.device.held_bytes() {
                 wrong.push(format!(
@@ -77,12 +85,15 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
     wrong
 }
 
+/// What the board calls device memory.
+const DEVICE_BYTES: &str = "device bytes:";
+
 /// Everything that the device's source can count.
 fn counters(device: &DeviceReading) -> Vec<(&'static str, u64)> {
     match device {
         DeviceReading::Absent => Vec::new(),
         DeviceReading::Board(board) => vec![
-            ("device bytes:", board.device_bytes),
+            (DEVICE_BYTES, board.device_bytes),
             ("pool bytes:", board.pool_bytes),
             ("pinned bytes:", board.pinned_bytes),
             ("registered bytes:", board.registered_bytes),
@@ -122,9 +133,13 @@ pub(super) fn device(run: &Run) -> Vec<String> {
     let settled = run.settled.iter().map(|reading| &reading.device);
     let aftermath = run.aftermath.iter().map(|aftermath| &aftermath.device);
     let seen = steps.chain(settled).chain(aftermath).map(violations);
-    seen.max_by_key(|violations| violations.len())
-        .unwrap_or_default()
-        .to_vec()
+    let seen = seen.max_by_key(|violations| violations.len());
+    let lost = excuse::is_device_ever_lost(run);
+    let seen = seen.unwrap_or_default().iter();
+    // A context that has ended copies nothing any more, whatever becomes of the memory.
+    seen.filter(|violation| !(lost && violation.contains("bad host pointer")))
+        .cloned()
+        .collect()
 }
 
 /// The multiset of open descriptors by target is the one of the baseline.
@@ -231,9 +246,11 @@ pub(super) fn threads(run: &Run) -> Vec<String> {
 /// Files go with their models and with the process; nothing else is touched; nobody else may read them.
 pub(super) fn files(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
+    let denied = excuse::is_file_denied(run);
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         let new = settled.offload_files.entries.iter();
-        let new = new.filter(|(path, _)| !baseline.offload_files.entries.contains_key(*path));
+        let new =
+            new.filter(|(path, _)| !denied && !baseline.offload_files.entries.contains_key(*path));
         wrong.extend(new.map(|(path, entry)| {
             format!(
                 "{} ({} bytes) is left in the offload directory after everything was dropped",
@@ -243,7 +260,11 @@ pub(super) fn files(run: &Run) -> Vec<String> {
         }));
         wrong.extend(strays(&baseline.other_files, &settled.other_files));
     }
-    if let Some(aftermath) = run.aftermath.as_ref().filter(|_| !run.was_killed()) {
+    if let Some(aftermath) = run
+        .aftermath
+        .as_ref()
+        .filter(|_| !run.was_killed() && !denied)
+    {
         let left = aftermath.offload_files.entries.keys();
         wrong.extend(left.map(|path| {
             format!(

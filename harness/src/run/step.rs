@@ -11,7 +11,7 @@ use crate::{
     world::Event,
 };
 use spillproof_protocol::{
-    Digest, Dtype, ErrorKind, Fill, Manifest, RequestReply, Storage, Tensor,
+    Digest, Dtype, ErrorKind, Fill, Manifest, RequestReply, StatusReply, Storage, Tensor,
 };
 use std::{collections::BTreeMap, time::Instant};
 
@@ -72,6 +72,7 @@ impl Session<'_> {
             let status = self.status()?;
             (self.reading()?, Some(status))
         };
+        self.forget_dropped(&action, status_after.as_ref());
         let fired = self.newly_fired();
         if !fired.is_empty() {
             // What was written in vain is written again.
@@ -98,6 +99,15 @@ impl Session<'_> {
             Err(Stop::Recorded)
         } else {
             Ok(())
+        }
+    }
+
+    /// A model that is gone although its drop failed is not there any more.
+    fn forget_dropped(&mut self, action: &Action, status: Option<&StatusReply>) {
+        if let (Action::Drop { model }, Some(status)) = (action, status)
+            && !status.models.iter().any(|there| there.name == *model)
+        {
+            self.shadows.remove(model);
         }
     }
 

@@ -21,6 +21,6 @@ mod tests;
 pub use coverage::Coverage;
 pub use mode::{Mode, shorts};
 pub use random::{Draw, Random};
-pub use recording::{Point, Recording, counts_in};
+pub use recording::{Calls, Point, Recording, calls_in};
 pub use sweeper::{Depth, MAX_REDS, Red, Swept, sweep};
 pub use target::{Fault, Target};

@@ -55,12 +55,14 @@ impl Recording {
 
     /// Calls by site.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<SiteId, u64> {
-        let mut counts = BTreeMap::new();
+    pub fn calls(&self) -> BTreeMap<SiteId, Calls> {
+        let mut calls: BTreeMap<SiteId, Calls> = BTreeMap::new();
         for point in &self.points {
-            *counts.entry(point.site).or_insert(0) += 1;
+            let of_site = calls.entry(point.site).or_default();
+            of_site.count += 1;
+            of_site.largest_bytes = of_site.largest_bytes.max(point.size);
         }
-        counts
+        calls
     }
 
     /// A call by its number.
@@ -74,10 +76,10 @@ impl Recording {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{HEADING}\n");
-        for (site, count) in self.counts() {
+        for (site, calls) in self.calls() {
             let of_site = self.points.iter().filter(|point| point.site == site);
             let sizes: Vec<String> = of_site.map(|point| point.size.to_string()).collect();
-            let _ = write!(text, "  {} {count}", site.site().name);
+            let _ = write!(text, "  {} {}", site.site().name, calls.count);
             if sizes.iter().any(|size| size != "0") {
                 let _ = write!(text, ": {}", sizes.join(" "));
             }
@@ -87,15 +89,30 @@ impl Recording {
     }
 }
 
-/// How many calls of which sites a golden names. A site that the table no longer has is passed over: the golden is then
+/// Calls of a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// How many.
+    pub count: u64,
+    /// Bytes that the largest of them is about.
+    pub largest_bytes: u64,
+}
+
+/// Which calls a golden names. A site that the table no longer has is passed over: the golden is then
 /// out of date, and the workload's own trial says so.
 #[must_use]
-pub fn counts_in(golden: &str) -> BTreeMap<SiteId, u64> {
+pub fn calls_in(golden: &str) -> BTreeMap<SiteId, Calls> {
     let lines = golden.lines().skip_while(|line| *line != HEADING).skip(1);
-    let count = |line: &str| {
+    let calls = |line: &str| {
         let mut words = line.split_whitespace();
         let site = SiteId::find(words.next()?)?;
-        Some((site, words.next()?.trim_end_matches(':').parse().ok()?))
+        let count = words.next()?.trim_end_matches(':').parse().ok()?;
+        let largest_bytes = words.filter_map(|word| word.parse().ok()).max();
+        let calls = Calls {
+            count,
+            largest_bytes: largest_bytes.unwrap_or(0),
+        };
+        Some((site, calls))
     };
-    lines.filter_map(count).collect()
+    lines.filter_map(calls).collect()
 }

@@ -1,0 +1,103 @@
+//! What a fault rightly leaves behind, or keeps from working: where the documentation of the call that failed says that nothing can
+//! be done about it, nothing is demanded.
+//!
+//! - A CUDA context ends with some errors (CUDA driver API, `CUresult`: "the process must be terminated and relaunched"). What is on
+//!   the device can then neither be saved nor given back by this process, and later calls say so.
+//! - `cuMemFree` says CUDA_ERROR_INVALID_VALUE of what is no allocation: whoever frees it again would free another's memory.
+//! - A name that is said not to be there (ENOENT) is not removed.
+//! - Recovery that fails itself, call after call, may leave on the device what the subject knows to be there.
+
+use crate::{
+    faults::Fired,
+    observation::{Run, StepRecord},
+};
+use spillproof_faults::{FaultError, names};
+use spillproof_protocol::ErrorKind;
+
+/// Errors that end a CUDA context.
+const ENDING: [FaultError; 7] = [
+    names::CUDA_ERROR_DEINITIALIZED,
+    names::CUDA_ERROR_ECC_UNCORRECTABLE,
+    names::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+    names::CUDA_ERROR_ILLEGAL_ADDRESS,
+    names::CUDA_ERROR_LAUNCH_TIMEOUT,
+    names::CUDA_ERROR_CONTEXT_IS_DESTROYED,
+    names::CUDA_ERROR_LAUNCH_FAILED,
+];
+
+/// Calls by name whose answer can be that there is nothing.
+const LOOK_UPS: [&str; 9] = [
+    "open", "openat", "stat", "lstat", "fstatat", "statx", "unlink", "unlinkat", "rmdir",
+];
+
+fn fired(run: &Run) -> impl Iterator<Item = (&StepRecord, &Fired)> {
+    let steps = run.steps.iter();
+    steps.flat_map(|step| step.fired.iter().map(move |fired| (step, fired)))
+}
+
+/// Whether the device was lost in the step of that number or before it.
+pub(super) fn is_device_lost(run: &Run, number: usize) -> bool {
+    fired(run).any(|(step, fired)| {
+        step.number <= number && fired.error.is_some_and(|error| ENDING.contains(&error))
+    })
+}
+
+/// Whether the device was lost at any time.
+pub(super) fn is_device_ever_lost(run: &Run) -> bool {
+    is_device_lost(run, usize::MAX)
+}
+
+/// Whether device memory was said to be none when it was given back.
+pub(super) fn is_memory_given_up(run: &Run) -> bool {
+    fired(run).any(|(_, fired)| {
+        let name = fired.site.site().name;
+        fired.error == Some(names::CUDA_ERROR_INVALID_VALUE)
+            && matches!(name, "cuMemFree" | "cuMemFreeAsync")
+    })
+}
+
+/// Whether a file was said not to be there.
+pub(super) fn is_file_denied(run: &Run) -> bool {
+    fired(run).any(|(_, fired)| {
+        fired.error == Some(names::ENOENT) && LOOK_UPS.contains(&fired.site.site().name)
+    })
+}
+
+/// Whether a subject that closes may say so: what it could not give back, and why.
+pub(super) fn may_be_told_at_the_end(run: &Run, kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::DeviceError => is_device_ever_lost(run),
+        ErrorKind::Io => is_file_denied(run),
+        _ => false,
+    }
+}
+
+/// Whether what a failed step left on the device is known to the subject, and calls failed in its recovery as well.
+pub(super) fn is_left_by_recovery(step: &StepRecord) -> bool {
+    let errors = step.fired.iter().filter(|fired| fired.error.is_some());
+    let (Some((before, after)), Some(held_before), Some(held_after)) = (
+        step.loaded_bytes(None),
+        step.before.device.held_bytes(),
+        step.after.device.held_bytes(),
+    ) else {
+        return false;
+    };
+    // Allocation units: 512 bytes each.
+    let rounding = 512
+        * step
+            .status_after
+            .iter()
+            .flat_map(|status| &status.models)
+            .map(|model| model.tensors.len() as u64)
+            .sum::<u64>();
+    errors.count() > 1
+        && held_after.saturating_sub(held_before) <= after.saturating_sub(before) + rounding
+}
+
+/// Whether calls failed while a subject started.
+pub(super) fn is_start_disturbed(run: &Run) -> bool {
+    use crate::{case::Action, world::Event};
+    fired(run).any(|(step, fired)| {
+        matches!(step.action, Action::World(Event::Restart)) && fired.error.is_some()
+    })
+}
