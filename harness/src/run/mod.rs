@@ -99,8 +99,11 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     command.env.extend(settings);
     let limits = subject_limits(&run.case);
-    let injection = Injection::create(run.case.faults.as_ref(), bench, &sandbox)?;
-    let injection = Some(injection);
+    // In a user namespace of its own, which a private volume may need, a process may not open what the harness holds: the ledger
+    // alone is not worth that.
+    let is_wanted = run.case.faults.is_some() || !run.case.world.volume.is_private();
+    let injection = is_wanted.then(|| Injection::create(run.case.faults.as_ref(), bench, &sandbox));
+    let injection = injection.transpose()?;
     let environment = with_faults(device.environment(), injection.as_ref());
     let subject = Subject::spawn(&command, &sandbox, environment, limits)?;
     sandbox.look_through(subject.pid())?;
