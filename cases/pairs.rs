@@ -41,6 +41,11 @@ const PRESSED: &[(&str, &str)] = &[
         "device_oom_and_a_disk_that_fills_up",
         "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=2;pwrite,write:short=4096:when=1;pwrite,write:error=ENOSPC:when=2+",
     ),
+    // What was allocated before a copy failed is given back, which fails too.
+    (
+        "a_failed_copy_and_a_failed_free",
+        "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=1;cuMemFree:error=CUDA_ERROR_INVALID_CONTEXT:when=1",
+    ),
 ];
 
 /// F68: the partial file that has to go stays.
@@ -159,7 +164,7 @@ fn killed_while_cleaning_up() -> Case {
 /// Pairs of a trial and trials, by extent.
 fn extent(extent: Extent) -> (u64, u64) {
     match extent {
-        Extent::Gate => (4, 0),
+        Extent::Gate => (4, 4),
         Extent::Full => (25, 20),
     }
 }
@@ -266,11 +271,7 @@ fn window<'a>(calls: &'a Recording, first: &Rule) -> &'a [Point] {
 
 /// A call, and one way in which it can fail.
 fn fault(calls: &[Point], random: &mut Random) -> Option<Rule> {
-    // Memory that the driver does not take back is not told from memory that was forgotten.
-    let can_fail = |point: &&Point| {
-        let site = point.site.site();
-        !site.errors.is_empty() && !site.name.starts_with("cuMemFree")
-    };
+    let can_fail = |point: &&Point| !point.site.site().errors.is_empty();
     let calls: Vec<&Point> = calls.iter().filter(can_fail).collect();
     let point = *random.choose(&calls)?;
     let cuts = shorts(point.site, point.size, point.offset);

@@ -47,13 +47,26 @@ pub(super) fn is_device_ever_lost(run: &Run) -> bool {
     is_device_lost(run, usize::MAX)
 }
 
+/// Whether the driver refused to take device memory back in the step: it is held until that is tried again, and gone in the end.
+pub(super) fn is_memory_refused(step: &StepRecord) -> bool {
+    let mut fired = step.fired.iter();
+    fired.any(|fired| fired.error.is_some() && is_free(fired))
+}
+
+/// Whether the driver refused that in the step of that number or before it.
+pub(super) fn is_memory_ever_refused(run: &Run, number: usize) -> bool {
+    let mut steps = run.steps.iter().filter(|step| step.number <= number);
+    steps.any(is_memory_refused)
+}
+
+fn is_free(fired: &Fired) -> bool {
+    matches!(fired.site.site().name, "cuMemFree" | "cuMemFreeAsync")
+}
+
 /// Whether device memory was said to be none when it was given back.
 pub(super) fn is_memory_given_up(run: &Run) -> bool {
-    fired(run).any(|(_, fired)| {
-        let name = fired.site.site().name;
-        fired.error == Some(names::CUDA_ERROR_INVALID_VALUE)
-            && matches!(name, "cuMemFree" | "cuMemFreeAsync")
-    })
+    fired(run)
+        .any(|(_, fired)| fired.error == Some(names::CUDA_ERROR_INVALID_VALUE) && is_free(fired))
 }
 
 /// Whether a file was said not to be there.

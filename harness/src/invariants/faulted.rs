@@ -210,7 +210,8 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         // What could be learned so is judged by itself: bytes by digests, files and descriptors by what there is.
         "stat" | "lstat" | "fstat" | "fstatat" | "statx" | "statfs" | "fstatfs" => true,
         // The descriptor is gone (close(2)). That bytes may be, too, must be told by whoever wrote them.
-        "close" => !matches!(act.action, Action::Free { .. }),
+        // Through cuFile's own descriptor none went where cuFile refused it.
+        "close" => !matches!(act.action, Action::Free { .. }) || has_refused_handle(act),
         // Nothing is lost with a duplicate that is not there.
         "fcntl" | "dup" => error == names::EMFILE,
         // The mapping stays, and is undone another time.
@@ -228,6 +229,11 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         "cuMemHostAlloc" | "cuMemAllocHost" | "cuMemHostRegister" | "cuMemGetInfo" => true,
         _ => false,
     }
+}
+
+fn has_refused_handle(act: &Act<'_>) -> bool {
+    let mut errors = errors(act).into_iter();
+    errors.any(|fired| fired.site.site().name == "cuFileHandleRegister")
 }
 
 /// Whether the case's engine may use cuFile: what it refuses goes the staged way, and the path says so (`transfers.rs`).

@@ -53,6 +53,7 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if let Outcome::Failed(_) = &step.outcome
             && after > before
             && !excuse::is_left_by_recovery(step)
+            && !excuse::is_memory_refused(step)
             && !given_up
         {
             wrong.push(format!(
