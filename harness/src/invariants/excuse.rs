@@ -4,6 +4,8 @@
 //! - A CUDA context ends with some errors (CUDA driver API, `CUresult`: "the process must be terminated and relaunched"). What is on
 //!   the device can then neither be saved nor given back by this process, and later calls say so.
 //! - `cuMemFree` says CUDA_ERROR_INVALID_VALUE of what is no allocation: whoever frees it again would free another's memory.
+//! - `cuMemFree` may have done its work and return what went wrong before ("error codes from previous, asynchronous launches"). Whoever
+//!   tries again what was refused frees twice then.
 //! - A name that is said not to be there (ENOENT) is not removed.
 //! - Recovery that fails itself, call after call, may leave on the device what the subject knows to be there.
 
@@ -11,7 +13,7 @@ use crate::{
     faults::Fired,
     observation::{Run, StepRecord},
 };
-use spillproof_faults::{FaultError, names};
+use spillproof_faults::{FaultError, SiteId, names};
 use spillproof_protocol::ErrorKind;
 
 /// Errors that end a CUDA context.
@@ -67,6 +69,14 @@ fn is_free(fired: &Fired) -> bool {
 pub(super) fn is_memory_given_up(run: &Run) -> bool {
     fired(run)
         .any(|(_, fired)| fired.error == Some(names::CUDA_ERROR_INVALID_VALUE) && is_free(fired))
+}
+
+/// Whether device memory was given back by a call that then said it was not.
+pub(super) fn is_free_denied(run: &Run) -> bool {
+    let is_free = |site: &SiteId| matches!(site.site().name, "cuMemFree" | "cuMemFreeAsync");
+    let mut rules = run.case.plan().into_iter().flat_map(|plan| &plan.rules);
+    rules.any(|rule| rule.after && rule.sites.iter().any(is_free))
+        && fired(run).any(|(_, fired)| is_free(&fired.site))
 }
 
 /// Whether a file was said not to be there.

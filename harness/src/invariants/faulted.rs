@@ -216,6 +216,11 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         "fcntl" | "dup" => error == names::EMFILE,
         // The mapping stays, and is undone another time.
         "munmap" => true,
+        // A name that somebody else has, or took away, is no error of a start, which takes another.
+        "mkdir" | "mkdirat" | "rename" | "renameat" if is_start(act) => matches!(
+            error,
+            names::EEXIST | names::ENOTEMPTY | names::ENOTDIR | names::ENOENT
+        ),
         // Whoever has the lock may be alive.
         "flock" => is_start(act),
         // The descriptor serves, or pages that stay where they are.

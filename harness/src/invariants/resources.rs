@@ -138,7 +138,11 @@ pub(super) fn device(run: &Run) -> Vec<String> {
     let lost = excuse::is_device_ever_lost(run);
     let seen = seen.unwrap_or_default().iter();
     // A context that has ended copies nothing any more, whatever becomes of the memory.
+    let freed = excuse::is_free_denied(run);
     seen.filter(|violation| !(lost && violation.contains("bad host pointer")))
+        .filter(|violation| {
+            !(freed && violation.contains("cuMemFree") && violation.contains("double free"))
+        })
         .cloned()
         .collect()
 }
