@@ -101,13 +101,14 @@ pub fn bench(judged: &Judged) -> Result<Bench, String> {
         }
     };
     let work_dir = match env::var_os(DIRECTORY_VARIABLE) {
-        Some(directory) => PathBuf::from(directory),
-        None => build_dir()?.join("sandboxes"),
+        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+        Some(_) | None => build_dir()?.join("sandboxes"),
     };
     Ok(Bench {
         subject,
         ballast: program("ballast")?,
         interposer: library("libspillproof_interposer.so", "spillproof-interposer")?,
+        keeps_ledger: true,
         emulator: library("libcuda_emulator.so", "spillproof-cuda-emulator")?,
         work_dir,
     })

@@ -76,10 +76,11 @@ fn free_all() -> Step {
     free(Amount::float(1e30), Destinations::Any)
 }
 
-/// Two models of which the device holds one; through one thread, so that calls come in one order.
+/// Two models of which the device holds one, and of the other some tensors before it finds no room, also where a real device keeps
+/// some memory to itself; through one thread, so that calls come in one order.
 fn pair(name: &str) -> Case {
     let models = vec![plain("a", 1, &[2 * MIB; 4]), plain("b", 2, &[2 * MIB; 4])];
-    case("pairs", name, 12, models)
+    case("pairs", name, 14, models)
         .set("OFFLOAD_IO_THREADS", "1")
         .set("OFFLOAD_STAGING_MB", "2")
         .needs(Capability::Modify)

@@ -3,7 +3,7 @@
 use crate::{
     bench::{self, Judged, SPECIMEN_VARIABLE},
     minimal::MINIMISE_VARIABLE,
-    replay::PLAN_VARIABLE,
+    replay::{PLAN_VARIABLE, quoted},
 };
 use spillproof_harness::invariants;
 use std::{
@@ -34,6 +34,10 @@ pub const RERUNS: &[Rerun] = &[
     (
         "replay::a_subject_that_no_fault_reaches_is_red",
         a_subject_that_no_fault_reaches,
+    ),
+    (
+        "replay::a_subject_that_refuses_the_interposer_is_judged_without_it",
+        a_subject_that_refuses_the_interposer,
     ),
 ];
 
@@ -209,6 +213,39 @@ fn a_subject_that_no_fault_reaches() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}, not 101 and {told:?}:\n{text}", output.status))
+}
+
+/// As a program of another C library does, whose loader finds symbols missing: what needs no fault is judged all the same.
+fn a_subject_that_refuses_the_interposer() -> Result<(), String> {
+    let bench = bench::bench(&Judged::Engine)?;
+    let stage = Stage::new().map_err(|error| format!("no directory to work in: {error}"))?;
+    let refusing = stage.directory.join("refusing");
+    let script = format!(
+        "#!/bin/sh\n[ -z \"$LD_PRELOAD\" ] || exit 127\nexec {}\n",
+        quoted(&bench.subject.program.display().to_string())
+    );
+    let written = fs::write(&refusing, script)
+        .and_then(|()| fs::set_permissions(&refusing, fs::Permissions::from_mode(0o700)));
+    written.map_err(|error| error.to_string())?;
+    for (case, status, told) in [
+        ("oom::forced_1e30[emulated]", 0, "no ledger of calls"),
+        ("disk::edquot[emulated]", 101, "exit status 127"),
+    ] {
+        let mut command = scrubbed(&stage.suite);
+        command
+            .args(["--exact", case])
+            .env(bench::SUBJECT_VARIABLE, &refusing);
+        let output = run(&mut command)?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        if output.status.code() != Some(status) || !text.contains(told) {
+            return Err(format!(
+                "{case}: {}, not {status} and {told:?}:\n{text}",
+                output.status
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A red run as it was printed.

@@ -11,12 +11,14 @@ pub struct Summary {
     /// By device and reason.
     skipped: BTreeMap<(DeviceKind, String), usize>,
     on_gpus: usize,
+    /// Why there is no ledger of the subject's calls.
+    no_ledger: Option<String>,
 }
 
 impl Summary {
-    /// Of these trials on these devices.
+    /// Of these trials on these devices; `no_ledger` says why the subject's calls are not followed.
     #[must_use]
-    pub fn of(planned: &[Planned], devices: &[Discovered]) -> Self {
+    pub fn of(planned: &[Planned], devices: &[Discovered], no_ledger: Option<String>) -> Self {
         let mut skipped = BTreeMap::new();
         for one in planned {
             if let Some(reason) = &one.skip {
@@ -37,6 +39,7 @@ impl Summary {
                 .iter()
                 .filter(|one| is_gpu(&one.device) && one.skip.is_none())
                 .count(),
+            no_ledger,
         }
     }
 
@@ -52,8 +55,13 @@ impl Summary {
         for ((device, reason), cases) in &self.skipped {
             text += &format!("\nSKIP  {cases} on {device}: {reason}");
         }
-        if self.on_gpus > 0 {
-            text += "\nNVML shows bytes of device memory only: on a real GPU nothing was judged of pinned memory, contexts, streams, events and cuFile's handles";
+        if let Some(reason) = &self.no_ledger {
+            text += &format!(
+                "\nno ledger of calls: the subject does not start with the interposer, so no call of it can be made to fail either: {reason}"
+            );
+            if self.on_gpus > 0 {
+                text += "\nNVML shows bytes of device memory only: on a real GPU nothing was judged of pinned memory, streams, events and cuFile's handles";
+            }
         }
         text += &format!(
             "\n{} cases: {} pass, {} fail, {} inconclusive, {} infrastructure, {} skipped at run time · gpu ran {gpu}/{}",
@@ -83,6 +91,7 @@ mod tests {
 
     fn text(on_gpus: usize) -> String {
         let summary = Summary {
+            no_ledger: None,
             devices: Vec::new(),
             skipped: BTreeMap::new(),
             on_gpus,

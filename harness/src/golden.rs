@@ -126,6 +126,28 @@ pub fn coarse(golden: &str) -> String {
     lines.collect()
 }
 
+/// Whether what was found is what a golden says, in its words or, line by line, in the words of a case that goes its own way.
+///
+/// ```
+/// use spillproof_harness::golden::is_of;
+///
+/// let golden = "free all 1e30: full, 96 bytes; 2 to ram by staged (t1 to t0), 0 written\nload a: ok";
+/// assert!(is_of(golden, golden));
+/// assert!(is_of(golden, "free all 1e30: full, what was resident to ram\nload a: ok"));
+/// assert!(!is_of(golden, "free all 1e30: full, what was resident to file\nload a: ok"));
+/// assert!(!is_of(golden, "free all 1e30: full, what was resident to ram"));
+/// ```
+#[must_use]
+pub fn is_of(golden: &str, found: &str) -> bool {
+    let own_way = coarse(golden);
+    let mut expected = golden.lines().zip(own_way.lines());
+    let is_expected = |line| {
+        let next = expected.next();
+        next.is_some_and(|(exact, coarse)| line == exact || line == coarse)
+    };
+    found.lines().all(is_expected) && expected.next().is_none()
+}
+
 /// Whether it is left open by which way bytes go, where there is more than one.
 fn goes_its_own_way(run: &Run) -> bool {
     match run.case.gpu {

@@ -1,6 +1,6 @@
 //! What a subject says that it can do, asked before any case is planned.
 
-use super::Bench;
+use super::{Bench, injection::Injection, with_faults};
 use crate::{
     case,
     device::DeviceUnderTest,
@@ -15,7 +15,21 @@ use spillproof_protocol::{Capability, HelloArgs, HelloReply, NoArgs, PROTOCOL_VE
 /// # Errors
 /// Why it did not say what it can do; every case on it will show that in full.
 pub fn abilities(bench: &Bench) -> Result<Vec<Capability>, String> {
-    match hello(bench) {
+    capabilities(hello(bench, false))
+}
+
+/// Whether the subject starts with the interposer in its environment: the loader of another C library refuses it.
+///
+/// # Errors
+/// Why it did not say what it can do.
+pub fn bears_the_interposer(bench: &Bench) -> Result<(), String> {
+    capabilities(hello(bench, true)).map(|_| ())
+}
+
+fn capabilities(
+    hello: Result<Result<CallOutcome, String>, HarnessError>,
+) -> Result<Vec<Capability>, String> {
+    match hello {
         Ok(Ok(CallOutcome::Ok(value))) => serde_json::from_value(value)
             .map(|hello: HelloReply| hello.capabilities)
             .map_err(|error| error.to_string()),
@@ -25,11 +39,13 @@ pub fn abilities(bench: &Bench) -> Result<Vec<Capability>, String> {
     }
 }
 
-fn hello(bench: &Bench) -> Result<Result<CallOutcome, String>, HarnessError> {
+fn hello(bench: &Bench, is_interposed: bool) -> Result<Result<CallOutcome, String>, HarnessError> {
     let deadline = case::Limits::default().call;
     let sandbox = Sandbox::create(&bench.work_dir, "hello")?;
     let device = DeviceUnderTest::absent(&sandbox.root().join("libraries"))?;
-    let environment = device.environment();
+    let injection = is_interposed.then(|| Injection::create(None, bench, &sandbox));
+    let injection = injection.transpose()?;
+    let environment = with_faults(device.environment(), injection.as_ref());
     let mut subject = Subject::spawn(&bench.subject, &sandbox, environment, Limits::default())?;
     let hello = Request::Hello(HelloArgs {
         protocol: PROTOCOL_VERSION,

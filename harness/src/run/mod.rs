@@ -27,7 +27,7 @@ use crate::{
     subject::{Ended, Limits, Subject, SubjectCommand},
     world::Volume,
 };
-pub use abilities::abilities;
+pub use abilities::{abilities, bears_the_interposer};
 
 use attack::Spoils;
 use injection::Injection;
@@ -55,6 +55,8 @@ pub struct Bench {
     pub ballast: PathBuf,
     /// The library that makes calls of a subject fail.
     pub interposer: PathBuf,
+    /// Whether it is in every subject and keeps the ledger there, not only where calls are to fail.
+    pub keeps_ledger: bool,
     /// The library that serves as libcuda on emulated devices.
     pub emulator: PathBuf,
     /// Where sandboxes are made.
@@ -101,7 +103,8 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     let limits = subject_limits(&run.case);
     // In a user namespace of its own, which a private volume may need, a process may not open what the harness holds: the ledger
     // alone is not worth that.
-    let is_wanted = run.case.faults.is_some() || !run.case.world.volume.is_private();
+    let keeps_ledger = bench.keeps_ledger && !run.case.world.volume.is_private();
+    let is_wanted = run.case.faults.is_some() || keeps_ledger;
     let injection = is_wanted.then(|| Injection::create(run.case.faults.as_ref(), bench, &sandbox));
     let injection = injection.transpose()?;
     let environment = with_faults(device.environment(), injection.as_ref());
