@@ -1,7 +1,7 @@
 //! A stream with its staging slot, and copies that are complete when they return.
 #![allow(unsafe_code)]
 
-use super::{Context, DeviceAddress, pinned::PinnedSlot};
+use super::{Context, DeviceAddress, pinned::PinnedSlot, result::RawResult};
 use crate::Error;
 use cudarc::driver::sys::CUstream;
 use std::{mem::ManuallyDrop, sync::Arc};
@@ -61,9 +61,7 @@ impl Lane {
         let result = unsafe {
             (self.context.symbols().to_host)(target.as_mut_ptr().cast(), from, len, self.raw)
         };
-        self.context.check("cuMemcpyDtoHAsync", result)?;
-        self.in_flight = true;
-        self.finish()?;
+        self.see_through("cuMemcpyDtoHAsync", result)?;
         Ok(&mut self.slot.bytes_mut()[..len])
     }
 
@@ -76,9 +74,16 @@ impl Lane {
         let result = unsafe {
             (self.context.symbols().to_device)(to, source.as_ptr().cast(), len, self.raw)
         };
-        self.context.check("cuMemcpyHtoDAsync", result)?;
+        self.see_through("cuMemcpyHtoDAsync", result)
+    }
+
+    /// Waits for the copy that was just asked for. One that is said to have failed may be under way all the same ("may also return
+    /// error codes from previous, asynchronous launches", CUDA driver API): it would end in what the slot holds next.
+    fn see_through(&mut self, call: &'static str, result: RawResult) -> Result<(), Error> {
+        let asked = self.context.check(call, result);
         self.in_flight = true;
-        self.finish()
+        let waited = self.finish();
+        asked.and(waited)
     }
 
     /// Waits for the copy just started. When waiting fails, one wait for the whole context follows, so that callers

@@ -27,7 +27,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{File, TryLockError},
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -259,7 +259,13 @@ impl OwnedDirectory {
         if !self.is_ours() {
             return;
         }
-        if self.unlink(name, &identity).is_err() {
+        // A name that is not found, of a file that has one all the same, is looked for again.
+        let is_gone = match self.unlink(name, &identity) {
+            Ok(true) => true,
+            Ok(false) => file.metadata().is_ok_and(|there| there.nlink() == 0),
+            Err(_) => false,
+        };
+        if !is_gone {
             let _ = file.set_len(0);
             self.pending_count.fetch_add(1, Ordering::Relaxed);
             self.pending().push(PendingUnlink {
@@ -269,11 +275,13 @@ impl OwnedDirectory {
         }
     }
 
-    /// Removes `name` as long as it still names that file: what someone else put there stays.
-    fn unlink(&self, name: &OsStr, identity: &FileStat) -> io::Result<()> {
+    /// Removes `name` as long as it still names that file, which the answer tells: what someone else put there stays.
+    fn unlink(&self, name: &OsStr, identity: &FileStat) -> io::Result<bool> {
         match sys::stat_at(&self.fd, name)? {
-            Some(there) if sys::same_file(&there, identity) => sys::unlink(&self.fd, name),
-            Some(_) | None => Ok(()),
+            Some(there) if sys::same_file(&there, identity) => {
+                sys::unlink(&self.fd, name).map(|()| true)
+            }
+            Some(_) | None => Ok(false),
         }
     }
 
@@ -284,7 +292,7 @@ impl OwnedDirectory {
         let pending = std::mem::take(&mut *self.pending());
         for pending in pending {
             match self.unlink(&pending.name, &pending.identity) {
-                Ok(()) => {
+                Ok(true | false) => {
                     self.pending_count.fetch_sub(1, Ordering::Relaxed);
                 }
                 Err(error) => {
