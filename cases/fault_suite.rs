@@ -128,7 +128,7 @@ impl Suite {
     ) -> Self {
         let judged = Judged::from_environment();
         let (bench, no_ledger) = with_ledger(&judged, bench(&judged));
-        let extent = Extent::from_environment();
+        let extent = or_usage_error(Extent::from_environment());
         let seed = or_usage_error(seed_from_environment());
         Self {
             judged,

@@ -245,9 +245,11 @@ pub(crate) fn search(searching: &mut Searching<'_>, stream: u64) -> Result<Strin
             rules: vec![first.clone()],
         };
         let (followed, judgement) = searching.record(&plan);
-        let fired = judgement.run.rules.iter().all(|rule| rule.fired > 0);
-        if !fired || !judgement.verdict.is_green() {
-            // By itself it is the sweep's.
+        if !judgement.run.rules.iter().all(|rule| rule.fired > 0) {
+            continue;
+        }
+        if !judgement.verdict.is_green() {
+            searching.keep(plan, judgement);
             continue;
         }
         let Some(second) = fault(window(&followed, &first), &mut random) else {

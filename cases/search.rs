@@ -30,11 +30,23 @@ pub enum Extent {
 
 impl Extent {
     /// What the environment asks for.
-    #[must_use]
-    pub fn from_environment() -> Self {
-        match env::var(DEPTH_VARIABLE).as_deref() {
-            Ok("full") => Self::Full,
-            Ok(_) | Err(_) => Self::Gate,
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn from_environment() -> Result<Self, String> {
+        match env::var_os(DEPTH_VARIABLE) {
+            None => Ok(Self::Gate),
+            Some(word) => Self::of(&word.to_string_lossy()),
+        }
+    }
+
+    fn of(word: &str) -> Result<Self, String> {
+        match word {
+            "full" => Ok(Self::Full),
+            "gate" | "" => Ok(Self::Gate),
+            _ => Err(format!(
+                "{DEPTH_VARIABLE}={word:?}: say full or gate, or leave it unset"
+            )),
         }
     }
 }
@@ -197,5 +209,22 @@ impl Searching<'_> {
         let Judgement { run, verdict } = judge(case, &DeviceKind::Emulated, self.bench);
         let verdict = verdict_of(self.judged, verdict);
         Judgement { run, verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! How much is searched.
+    use super::*;
+
+    #[test]
+    fn a_misspelt_extent_is_no_gate() {
+        assert_eq!(Extent::of("full"), Ok(Extent::Full));
+        assert_eq!(Extent::of(""), Ok(Extent::Gate));
+        let error = Extent::of("ful").unwrap_err();
+        assert_eq!(
+            error,
+            "SPILLPROOF_SWEEP=\"ful\": say full or gate, or leave it unset"
+        );
     }
 }

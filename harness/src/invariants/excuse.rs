@@ -7,6 +7,7 @@
 //! - `cuMemFree` may have done its work and return what went wrong before ("error codes from previous, asynchronous launches"). Whoever
 //!   tries again what was refused frees twice then.
 //! - A name that is said not to be there (ENOENT) is not removed.
+//! - What cannot be mapped, or whose length cannot be asked for, is in its file (F50).
 //! - Recovery that fails itself, call after call, may leave on the device what the subject knows to be there.
 
 use crate::{
@@ -93,6 +94,14 @@ pub(super) fn may_be_told_at_the_end(run: &Run, kind: ErrorKind) -> bool {
         ErrorKind::Io => is_file_denied(run),
         _ => false,
     }
+}
+
+/// Whether a file could not be mapped in the step.
+pub(super) fn is_map_refused(step: &StepRecord) -> bool {
+    let mut fired = step.fired.iter();
+    fired.any(|fired| {
+        fired.error.is_some() && matches!(fired.site.site().name, "mmap" | "fstat" | "statx")
+    })
 }
 
 /// Whether what a failed step left on the device is known to the subject, and calls failed in its recovery as well.

@@ -56,6 +56,15 @@ pub(super) fn progress(run: &Run) -> Vec<String> {
                     error.message
                 ));
             }
+            Outcome::Failed(error)
+                if has_to_go_on(&act.step.fired) && !is_foreseen(run, &act, error.kind) =>
+            {
+                let (place, list) = (act.place(), list(&act.step.fired));
+                wrong.push(format!(
+                    "{place}: {}: {}, where another try or another way would have done after {list}",
+                    error.kind, error.message
+                ));
+            }
             Outcome::Misbehaved(finding @ Finding::Hang { .. }) => {
                 wrong.push(format!("{}: {finding}", act.place()));
             }
@@ -233,6 +242,33 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         }
         "cuMemHostAlloc" | "cuMemAllocHost" | "cuMemHostRegister" | "cuMemGetInfo" => true,
         _ => false,
+    }
+}
+
+/// More failures of one step than anybody has to try again.
+const PATIENCE_CALLS: usize = 16;
+
+/// Whether a step that met only this has to succeed.
+fn has_to_go_on(fired: &[Fired]) -> bool {
+    (1..=PATIENCE_CALLS).contains(&fired.len()) && fired.iter().copied().all(must_be_masked)
+}
+
+/// Whether nothing is lost for good: the call is to be made again (F43), or something else serves (F5, F6, F44).
+fn must_be_masked(fired: Fired) -> bool {
+    let Some(error) = fired.error else {
+        return true;
+    };
+    match fired.site.site().name {
+        "fallocate" | "posix_fallocate" => {
+            matches!(error, names::EOPNOTSUPP | names::ENOSYS | names::EINTR)
+        }
+        "mmap" => error == names::ENOMEM,
+        "cuMemHostAlloc" | "cuMemAllocHost" | "cuMemHostRegister" => {
+            error == names::CUDA_ERROR_OUT_OF_MEMORY
+        }
+        // Whether it closed is not known (close(2)).
+        "close" => false,
+        _ => error == names::EINTR,
     }
 }
 

@@ -132,7 +132,7 @@ fn freed_in_lanes(run: &Run) -> Vec<String> {
                 reply.extent
             ));
         }
-        let elsewhere = destinations(to, reply).into_iter();
+        let elsewhere = destinations(to, reply, act.step).into_iter();
         wrong.extend(elsewhere.map(|message| format!("{}: {message}", act.place())));
     }
     wrong
@@ -213,7 +213,7 @@ fn freed(
             format!("{freed} bytes reported as freed, the device got {released} back"),
         );
     }
-    wrong.extend(destinations(to, reply));
+    wrong.extend(destinations(to, reply, step));
     wrong.extend(places::contradicted(run, step, reply));
     wrong
 }
@@ -235,13 +235,18 @@ fn wanted(amount: Amount, loaded: u64) -> Wanted {
     }
 }
 
-fn destinations(to: &Destinations, reply: &FreeMemoryReply) -> Vec<String> {
+fn destinations(to: &Destinations, reply: &FreeMemoryReply, step: &StepRecord) -> Vec<String> {
+    let is_map_refused = excuse::is_map_refused(step);
+    let is_among = |allowed: &[Tier], tier: Tier| {
+        allowed.contains(&tier)
+            || is_map_refused && tier == Tier::File && allowed.contains(&Tier::Mapped)
+    };
     let bytes_in = |tier: Tier| {
         let moves = reply.moves.iter().filter(|one| one.to == tier);
         total(moves.map(|one| one.bytes))
     };
     let elsewhere = |allowed: &[Tier]| {
-        let found = reply.moves.iter().filter(|one| !allowed.contains(&one.to));
+        let found = reply.moves.iter().filter(|one| !is_among(allowed, one.to));
         found
             .map(|one| {
                 format!(

@@ -145,3 +145,21 @@ fn a_rule_that_never_fired_is_a_doubt() {
     run.rules[0].fired = 1;
     assert_eq!(doubts(&run), 0);
 }
+
+#[test]
+fn what_another_try_or_another_way_makes_good_must_not_fail_a_step() {
+    let io = || Some(failure(ErrorKind::Io));
+    for (site, error) in [("pwrite", "EINTR"), ("fallocate", "EOPNOTSUPP")] {
+        let alone = met(1, &[fired(site, error)], io());
+        assert_eq!(alone, [InvariantId::Progress], "{site} {error}");
+        let with_another = met(1, &[fired(site, error), fired("pwrite", "EIO")], io());
+        assert_eq!(with_another, [], "{site} {error}");
+    }
+    // Nobody has to try for good.
+    assert_eq!(met(1, &[fired("pwrite", "EINTR"); 17], io()), []);
+    let refused = [fired("cuMemHostRegister", "CUDA_ERROR_OUT_OF_MEMORY")];
+    let memory = || Some(failure(ErrorKind::HostMemory));
+    assert_eq!(met(1, &refused, memory()), [InvariantId::Progress]);
+    let map = [fired("mmap", "ENOMEM")];
+    assert_eq!(met(1, &map, memory()), [InvariantId::Progress]);
+}
