@@ -62,14 +62,29 @@ pub(super) fn is_memory_ever_refused(run: &Run, number: usize) -> bool {
     steps.any(is_memory_refused)
 }
 
-fn is_free(fired: &Fired) -> bool {
+/// Whether the driver refused that in a step before the one of that number.
+pub(super) fn was_memory_refused_before(run: &Run, number: usize) -> bool {
+    let mut steps = run.steps.iter().filter(|step| step.number < number);
+    steps.any(is_memory_refused)
+}
+
+/// Whether the call gives device memory back.
+pub(super) fn is_free(fired: &Fired) -> bool {
     matches!(fired.site.site().name, "cuMemFree" | "cuMemFreeAsync")
 }
 
 /// Whether device memory was said to be none when it was given back.
 pub(super) fn is_memory_given_up(run: &Run) -> bool {
-    fired(run)
-        .any(|(_, fired)| fired.error == Some(names::CUDA_ERROR_INVALID_VALUE) && is_free(fired))
+    is_memory_given_up_by(run, usize::MAX)
+}
+
+/// Whether that was said in the step of that number or before it.
+pub(super) fn is_memory_given_up_by(run: &Run, number: usize) -> bool {
+    fired(run).any(|(step, fired)| {
+        step.number <= number
+            && fired.error == Some(names::CUDA_ERROR_INVALID_VALUE)
+            && is_free(fired)
+    })
 }
 
 /// Whether device memory was given back by a call that then said it was not.

@@ -36,6 +36,10 @@ fn is_foreseen(run: &Run, act: &Act<'_>, kind: ErrorKind) -> bool {
     if kind == ErrorKind::DeviceError && excuse::is_device_lost(run, act.step.number) {
         return true;
     }
+    // What nobody can give back any more is missing.
+    if kind == ErrorKind::DeviceOom && excuse::is_memory_given_up_by(run, act.step.number) {
+        return true;
+    }
     match act.expect {
         Expect::Error(foreseen) | Expect::OkOrError(foreseen) => *foreseen == kind,
         Expect::Ok => false,
@@ -155,6 +159,10 @@ fn kinds(fired: Fired, act: &Act<'_>) -> Vec<ErrorKind> {
         Domain::Cuda if !name.starts_with("cuMemAlloc") => kinds.push(ErrorKind::DeviceError),
         Domain::Errno | Domain::Cuda | Domain::CuFile => {}
     }
+    // What is not taken back is missing.
+    if excuse::is_free(&fired) {
+        kinds.push(ErrorKind::DeviceOom);
+    }
     if name == "cuInit" || name == "cuDeviceGetCount" {
         kinds.extend([ErrorKind::CudaInit, ErrorKind::NoDevice]);
     }
@@ -208,6 +216,12 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         return true;
     }
     match site.name {
+        // A full disk takes nothing that leaves for others, yet what has its copy there already can leave instead.
+        "pwrite" | "write" | "pwritev" | "ftruncate" | "fallocate" | "posix_fallocate"
+            if is_disk_full(error) && makes_room(act) =>
+        {
+            true
+        }
         // Space can be taken by writing.
         "fallocate" | "posix_fallocate" => matches!(
             error,
@@ -236,6 +250,8 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
         "mmap" | "madvise" | "sync_file_range" => true,
         // A file that stays is removed another time.
         "unlink" | "unlinkat" | "rmdir" => true,
+        // Tried once more, and not for this step: who had it was told.
+        "cuMemFree" | "cuMemFreeAsync" => is_retry(act, run),
         // Something is evicted, or host memory is not pinned.
         "cuMemAlloc" | "cuMemAllocAsync" | "cuMemAllocFromPoolAsync" => {
             error == names::CUDA_ERROR_OUT_OF_MEMORY
@@ -270,6 +286,25 @@ fn must_be_masked(fired: Fired) -> bool {
         "close" => false,
         _ => error == names::EINTR,
     }
+}
+
+fn is_disk_full(error: FaultError) -> bool {
+    matches!(error, names::ENOSPC | names::EDQUOT | names::EFBIG)
+}
+
+/// Whether device memory had to be won in the step before it succeeded.
+fn makes_room(act: &Act<'_>) -> bool {
+    matches!(act.outcome, Outcome::Served(reply) if reply.recoveries > 0)
+}
+
+/// Whether a free can only be another try of what was refused in an earlier step: this one takes no device memory, and
+/// nothing that was loaded left it.
+fn is_retry(act: &Act<'_>, run: &Run) -> bool {
+    let takes_none = matches!(act.action, Action::Free { .. } | Action::Drop { .. });
+    let loaded = act.step.loaded_bytes(None);
+    takes_none
+        && loaded.is_some_and(|(before, after)| before == after)
+        && excuse::was_memory_refused_before(run, act.step.number)
 }
 
 fn has_refused_handle(act: &Act<'_>) -> bool {

@@ -67,6 +67,8 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
             (&run.baseline, &step.status_after, &step.outcome)
             && status.models.iter().all(|model| model.device_bytes == 0)
             && !given_up
+            // It was tried again, and refused again.
+            && !excuse::is_memory_refused(step)
         {
             if after > baseline.device.held_bytes() {
                 wrong.push(format!(
