@@ -114,6 +114,14 @@ pub fn bench(judged: &Judged) -> Result<Bench, String> {
     })
 }
 
+/// Where the goldens of a family are.
+#[must_use]
+pub fn golden_directory(family: &str) -> PathBuf {
+    let root = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    root.join("golden").join(family)
+}
+
 /// A binary of this package: named by the test runner, or beside the directory of the test executable.
 fn program(name: &str) -> Result<PathBuf, String> {
     for runner in ["NEXTEST_BIN_EXE", "CARGO_BIN_EXE"] {

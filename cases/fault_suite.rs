@@ -3,7 +3,7 @@
 use insta::internals::SettingsBindDropGuard;
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
-    bench::{Judged, bench},
+    bench::{Judged, bench, golden_directory},
     catalogue,
     minimal::{self, RedRun},
     replay::{self, Override},
@@ -12,7 +12,7 @@ use spillproof::{
     suite::{Judgement, Planned, judge, plan, verdict_of},
     summary::Summary,
     sweep,
-    sweep_trials::{SweepTrial, Sweeps},
+    sweep_trials::{NOT_CALLED, SweepTrial, Sweeps, Told},
 };
 use spillproof_harness::{
     case::Case,
@@ -276,8 +276,17 @@ impl Suite {
     }
 
     fn sweep(&self, trial: &SweepTrial) -> Result<(), Failed> {
-        let told = self.sweeps.run(trial, &self.judged, self.bench()?);
-        self.conclude(trial.name(), told)
+        match self.sweeps.run(trial, &self.judged, self.bench()?) {
+            Ok(Told::Injected(told)) => self.conclude(trial.name(), Ok(told)),
+            Ok(Told::NotCalled) => {
+                let name = trial.name();
+                println!("NONE  {name}  {NOT_CALLED}");
+                let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                verdicts.push((name, "NONE"));
+                Ok(())
+            }
+            Err(error) => self.conclude(trial.name(), Err(error)),
+        }
     }
 
     fn bench(&self) -> Result<&Bench, Failed> {
@@ -361,12 +370,6 @@ fn same_as_golden(case: &Case, found: &str) -> Result<(), Failed> {
     let text = format!("Error: other than {}:\n{found}\n", path.display());
     eprintln!("{text}");
     Err(text.into())
-}
-
-fn golden_directory(family: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    root.join("golden").join(family)
 }
 
 fn golden_settings(family: &str) -> SettingsBindDropGuard {

@@ -5,10 +5,12 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
-    bench::{Judged, bench},
+    bench::{Judged, bench, golden_directory},
     catalogue,
     replay::{self, Override},
-    suite::judge,
+    search::Extent,
+    suite::{Planned, judge},
+    sweep_trials::Sweeps,
 };
 use spillproof_harness::{
     case::Case,
@@ -48,6 +50,7 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("S2", "oom::forced_1e30", &[Progress, Policy]),
     exhibit("S3", "oom::forced_1e30", &[Vram, Policy]),
     exhibit("S4", "oom::forced_1e30_file_only", &[Rss]),
+    exhibit("S5", "disk::no_maps", &[Rss]),
     exhibit("S6", "oom::forced_1e30", &[Fd]),
     exhibit("S7", "oom::forced_1e30", &[Fd]),
     exhibit("S8", "oom::forced_1e30", &[Files]),
@@ -98,6 +101,22 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("M29", "concurrency::request_cancelled", &[Vram]),
     exhibit("M31", "disk::a_file_that_stays", &[Files]),
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
+];
+
+/// Specimens that a trial of the sweep catches, and every invariant that they trip in it. The sweep finds them without being told
+/// where: of the trials that turn red against each, one is enough here.
+const SWEPT: &[Exhibit] = &[
+    exhibit("S5", "sweep::offload_mmap_ENOMEM[emulated]", &[Policy]),
+    exhibit(
+        "S16",
+        "sweep::offload_cufile_cuFileWrite_short[emulated]",
+        &[Progress, Truth],
+    ),
+    exhibit(
+        "S19",
+        "sweep::reload_cuMemAlloc_CUDA_ERROR_OUT_OF_MEMORY[emulated]",
+        &[Data],
+    ),
 ];
 
 /// What no invariant can tell from bad luck: that nothing is shown must be said, and is no pass.
@@ -196,6 +215,19 @@ fn main() {
         );
         trials.push(Trial::test(name, || caught(exhibit)));
     }
+    for exhibit in SWEPT {
+        let words = exhibit
+            .case
+            .trim_end_matches("[emulated]")
+            .replace("::", "_");
+        trials.push(Trial::test(
+            format!("{}_is_caught_by_{words}", exhibit.specimen),
+            || swept(exhibit.specimen, exhibit.case, exhibit.trips),
+        ));
+        trials.push(Trial::test(format!("healthy_passes_{words}"), || {
+            swept("healthy", exhibit.case, &[])
+        }));
+    }
     for (specimen, case, line) in NAMED {
         let name = format!("{specimen}_is_named_in_{}", case.replace("::", "_"));
         trials.push(Trial::test(name, || named(specimen, case, line)));
@@ -245,6 +277,41 @@ fn tripped_by(specimen: &str, case: &str, expected: &[InvariantId]) -> Result<()
     }
     let details = report::details(&judgement.run, &judgement.verdict, &again);
     Err(format!("{specimen} trips {tripped:?}, the table says {expected:?}\n{details}").into())
+}
+
+/// Runs a trial of the sweep against a specimen and compares the invariants that its runs trip with the row.
+fn swept(specimen: &str, trial: &str, expected: &[InvariantId]) -> Result<(), Failed> {
+    let workloads = catalogue().map_err(|error| Failed::from(error.to_string()))?;
+    let workloads = workloads.into_iter().filter(|case| case.family == "sweep");
+    let planned: Vec<Planned> = workloads
+        .map(|case| Planned {
+            case,
+            device: DeviceKind::Emulated,
+            skip: None,
+        })
+        .collect();
+    let sweeps = Sweeps::new(Extent::Gate, 0);
+    let trials = sweeps.trials(&planned, &golden_directory("sweep"));
+    let found = trials.iter().find(|one| one.name() == trial);
+    let found = found.ok_or_else(|| format!("the gate has no trial {trial}"))?;
+    let judged = Judged::Specimen(specimen.into());
+    let reds = sweeps.reds(found, &judged, &bench(&judged)?)?;
+    let mut tripped = BTreeSet::new();
+    for red in &reds {
+        match &red.verdict {
+            Verdict::Fail(violations) => tripped.extend(violations.iter().map(|one| one.invariant)),
+            Verdict::Pass
+            | Verdict::Inconclusive(_)
+            | Verdict::Skipped(_)
+            | Verdict::Infrastructure(_) => return Err(red.text(trial).into()),
+        }
+    }
+    if tripped == expected.iter().copied().collect() {
+        return Ok(());
+    }
+    let reds: Vec<String> = reds.iter().map(|red| red.text(trial)).collect();
+    let reds = reds.join("\n");
+    Err(format!("{specimen} trips {tripped:?}, the table says {expected:?}\n{reds}").into())
 }
 
 fn named(specimen: &str, case: &str, line: &str) -> Result<(), Failed> {

@@ -73,6 +73,11 @@ impl Summary {
             count("SKIP"),
             self.on_gpus,
         );
+        // Of an engine that is not ours.
+        match count("NONE") {
+            0 => {}
+            not_called => text += &format!(" · {not_called} not called"),
+        }
         text
     }
 }

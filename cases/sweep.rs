@@ -55,7 +55,7 @@ fn small(name: &str, seed: u64) -> Model {
 }
 
 fn free_all() -> Step {
-    free(Amount::float(1e30), Destinations::Any)
+    free(Amount::float(1e30), Destinations::Files)
 }
 
 fn request(model: &str) -> Step {

@@ -18,8 +18,8 @@ use spillproof_harness::{
     observation::Run,
     run::Bench,
     sweep::{
-        Calls, Coverage, Depth, Draw, Fault, MAX_REDS, Random, Recording, Red, Target, calls_in,
-        shorts, sweep,
+        Calls, Coverage, Depth, Draw, Fault, MAX_REDS, Random, Recording, Red, Swept, Target,
+        calls_in, shorts, sweep,
     },
     verdict::Verdict,
 };
@@ -90,6 +90,18 @@ fn word(workload: &Case) -> &str {
         .strip_suffix(RECORDED)
         .unwrap_or(&workload.name)
 }
+
+/// What a trial came to that is not red.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Calls failed; how many, in words.
+    Injected(String),
+    /// Nothing was shown: the engine makes no such call in this workload.
+    NotCalled,
+}
+
+/// What is said of a trial over a site that an engine does not reach.
+pub const NOT_CALLED: &str = "0 calls: not called by this engine";
 
 /// What all sweeps of a process share.
 #[derive(Debug)]
@@ -184,19 +196,37 @@ impl Sweeps {
     ///
     /// # Errors
     /// What was red, or why nothing was shown, in words.
-    pub fn run(
-        &self,
-        trial: &SweepTrial,
-        judged: &Judged,
-        bench: &Bench,
-    ) -> Result<String, String> {
+    pub fn run(&self, trial: &SweepTrial, judged: &Judged, bench: &Bench) -> Result<Told, String> {
         match trial.what {
             What::Target {
                 target,
                 depth,
                 calls,
             } => self.run_target(&trial.workloads[0], target, depth, calls, judged, bench),
-            What::Random { stream } => self.run_random(&trial.workloads, stream, judged, bench),
+            What::Random { stream } => self
+                .run_random(&trial.workloads, stream, judged, bench)
+                .map(Told::Injected),
+        }
+    }
+
+    /// The runs of a trial over one site that are not green.
+    ///
+    /// # Errors
+    /// Why nothing was swept, in words.
+    pub fn reds(
+        &self,
+        trial: &SweepTrial,
+        judged: &Judged,
+        bench: &Bench,
+    ) -> Result<Vec<Red>, String> {
+        let What::Target { target, depth, .. } = trial.what else {
+            return Err(format!("{} is about no one site", trial.name()));
+        };
+        let swept = self.sweep_target(&trial.workloads[0], target, depth, judged, bench)?;
+        let swept = swept.ok_or_else(|| format!("{}: {NOT_CALLED}", trial.name()))?;
+        match swept.unfinished {
+            Some(reason) => Err(reason),
+            None => Ok(swept.reds),
         }
     }
 
@@ -208,39 +238,60 @@ impl Sweeps {
         calls: u64,
         judged: &Judged,
         bench: &Bench,
-    ) -> Result<String, String> {
+    ) -> Result<Told, String> {
+        let Some(swept) = self.sweep_target(workload, target, depth, judged, bench)? else {
+            self.coverage().not_called(word(workload), target.site);
+            return Ok(Told::NotCalled);
+        };
+        for nth in &swept.hit {
+            self.coverage().hit(word(workload), target.site, *nth);
+        }
+        let mut wrong = reds_in_words(&swept.reds, workload, judged);
+        wrong.extend(swept.unfinished.clone());
+        if *judged == Judged::Engine && wrong.is_empty() {
+            wrong.extend(other_count(&swept.hit, depth, target, calls));
+        }
+        match wrong.is_empty() {
+            true => Ok(Told::Injected(format!(
+                "{} injected of {} runs",
+                swept.injected, swept.runs
+            ))),
+            false => Err(wrong.join("\n")),
+        }
+    }
+
+    /// Nothing where the engine makes no such call: only of ours the golden is true.
+    fn sweep_target(
+        &self,
+        workload: &Case,
+        target: Target,
+        depth: Depth,
+        judged: &Judged,
+        bench: &Bench,
+    ) -> Result<Option<Swept>, String> {
         let is_ours = *judged == Judged::Engine;
         let needs_recording = !is_ours || target.fault == Fault::Short;
         let recording = match needs_recording {
             true => self.recording(workload, judged, bench)?,
             false => Arc::default(),
         };
-        let depth = match depth {
-            Depth::Thrice { .. } if !is_ours => {
-                let counts = recording.calls();
-                let calls = counts.get(&target.site).map_or(0, |calls| calls.count);
-                Depth::Thrice { calls }
+        let mut depth = depth;
+        if !is_ours {
+            let Some(calls) = recording.calls().get(&target.site).copied() else {
+                return Ok(None);
+            };
+            let cannot_be_cut = shorts(target.site, calls.largest_bytes, None).is_empty();
+            if target.fault == Fault::Short && cannot_be_cut {
+                return Ok(None);
             }
-            depth => depth,
-        };
-        let swept = sweep(workload, target, depth, &recording, &mut |case| {
-            self.judge(case, judged, bench)
-        });
-        for nth in &swept.hit {
-            self.coverage().hit(word(workload), target.site, *nth);
+            self.coverage()
+                .see(word(workload), target.site, calls.count);
+            if let Depth::Thrice { calls: of_ours } = &mut depth {
+                *of_ours = calls.count;
+            }
         }
-        let mut wrong = reds_in_words(&swept.reds, workload, judged);
-        wrong.extend(swept.unfinished.clone());
-        if is_ours && wrong.is_empty() {
-            wrong.extend(other_count(&swept.hit, depth, target, calls));
-        }
-        match wrong.is_empty() {
-            true => Ok(format!(
-                "{} injected of {} runs",
-                swept.injected, swept.runs
-            )),
-            false => Err(wrong.join("\n")),
-        }
+        let mut run = |case: &Case| self.judge(case, judged, bench);
+        Ok(Some(sweep(workload, target, depth, &recording, &mut run)))
     }
 
     /// Plans drawn from the calls of a whole journey with several I/O threads.

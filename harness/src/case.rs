@@ -242,6 +242,8 @@ pub enum Destinations {
     Any,
     /// All in this tier.
     All(Tier),
+    /// In files, mapped or not.
+    Files,
     /// As many bytes in RAM as this, the rest in this tier.
     Split {
         /// Bytes in RAM.

@@ -260,6 +260,7 @@ fn destinations(to: &Destinations, reply: &FreeMemoryReply, step: &StepRecord) -
     match to {
         Destinations::Any => Vec::new(),
         Destinations::All(tier) => elsewhere(&[*tier]),
+        Destinations::Files => elsewhere(&[Tier::Mapped, Tier::File]),
         Destinations::Split { ram_bytes, rest } => {
             let mut wrong: Vec<String> = elsewhere(&[Tier::Ram, *rest]);
             let found = bytes_in(Tier::Ram);

@@ -18,6 +18,8 @@ pub struct Coverage {
     hit: BTreeSet<(String, SiteId, u64)>,
     runs: u64,
     injected: u64,
+    /// Trials over a site that the engine does not reach.
+    not_called: u64,
     began: Option<Instant>,
     lasted: Duration,
 }
@@ -47,6 +49,12 @@ impl Coverage {
         self.hit.insert((workload.to_owned(), site, nth));
     }
 
+    /// A trial had nothing to make fail: the workload makes no call of the site with this engine.
+    pub fn not_called(&mut self, workload: &str, site: SiteId) {
+        self.seen.remove(&(workload.to_owned(), site));
+        self.not_called += 1;
+    }
+
     /// Runs in which calls failed.
     #[must_use]
     pub fn injected(&self) -> u64 {
@@ -56,7 +64,7 @@ impl Coverage {
     /// Counts, runs per second, points hit of points seen by site, and sites never reached; nothing where nothing was run.
     #[must_use]
     pub fn text(&self) -> Option<String> {
-        if self.runs == 0 {
+        if self.runs == 0 && self.not_called == 0 {
             return None;
         }
         let seconds = self.lasted.as_secs_f64().max(f64::EPSILON);
@@ -66,6 +74,9 @@ impl Coverage {
             self.runs,
             self.injected as f64 / seconds
         );
+        if self.not_called > 0 {
+            let _ = writeln!(text, "{} trials not called by this engine", self.not_called);
+        }
         let mut by_site: BTreeMap<SiteId, (usize, u64)> = BTreeMap::new();
         for ((_, site), calls) in &self.seen {
             by_site.entry(*site).or_default().1 += calls;

@@ -27,7 +27,7 @@ fn every_lie_about_what_was_freed_trips_policy() {
 
 #[test]
 fn destinations_that_nothing_bears_out_trip_policy() {
-    let changes: [fn(&mut Run); 4] = [
+    let changes: [fn(&mut Run); 5] = [
         // Said to be mapped, and no map is there.
         |run| {
             let process = run.steps[1].after.process.as_mut().unwrap();
@@ -42,6 +42,13 @@ fn destinations_that_nothing_bears_out_trip_policy() {
         |run| {
             freed(run).moves[0].to = Tier::Ram;
             run.steps[1].action = free_to(Destinations::Any);
+        },
+        // Said to be in RAM, where only files will do.
+        |run| {
+            freed(run).moves[0].to = Tier::Ram;
+            run.steps[1].after.process.as_mut().unwrap().rss_anon_bytes += MODEL_BYTES;
+            run.steps[1].after.offload_files.entries.clear();
+            run.steps[1].action = free_to(Destinations::Files);
         },
         // Files are turned off, and there is one.
         |run| {
