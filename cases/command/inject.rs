@@ -32,6 +32,7 @@ const AFTER: &str = "\
 PLAN is rules with ; between them, each SITE[,SITE…]:error=NAME|short=BYTES|delay=TIME|signal=NAME[:after][:when=FIRST[..LAST][+[STEP]]][:path=GLOB][:caller=LIB]:
   pwrite:error=ENOSPC:when=3                the third pwrite in the scope fails
   cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY every allocation of device memory fails
+Calls that libc makes inside itself are out of reach: those of fopen, fwrite and printf, which neither fail nor are counted.
 Without a plan, calls are counted and nothing fails. What happened is told on standard error when the program has ended.
 
 Exit status: the program's own, 128+N where signal N ended it, and
