@@ -94,9 +94,9 @@ mod tests {
     //! What the closing lines say of what was not seen.
     use super::*;
 
-    fn text(on_gpus: usize) -> String {
+    fn text(on_gpus: usize, no_ledger: Option<&str>) -> String {
         let summary = Summary {
-            no_ledger: None,
+            no_ledger: no_ledger.map(str::to_owned),
             devices: Vec::new(),
             skipped: BTreeMap::new(),
             on_gpus,
@@ -105,12 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_real_gpu_does_not_show_is_said_where_one_is_used() {
+    fn what_nothing_shows_without_a_ledger_is_said() {
         let lines = |text: String| text.lines().filter(|line| line.contains("NVML")).count();
-        assert_eq!((lines(text(0)), lines(text(3))), (0, 1));
-        let told = text(3);
-        for unseen in ["pinned memory", "contexts", "streams", "handles"] {
-            assert!(told.contains(unseen), "{told}");
+        let refused = Some("exit status 127");
+        let told = [text(3, None), text(0, refused), text(3, refused)].map(lines);
+        assert_eq!(told, [0, 0, 1]);
+        assert!(!text(3, None).contains("ledger"));
+        let told = text(3, refused);
+        for said in ["exit status 127", "pinned memory", "streams", "handles"] {
+            assert!(told.contains(said), "{told}");
         }
     }
 }
