@@ -9,6 +9,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+/// What gives device memory back.
+const FREE: &str = "cuMemFree";
+
 /// Bytes of the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryInfo {
@@ -21,6 +24,8 @@ pub(crate) struct Context {
     symbols: Symbols,
     device: CUdevice,
     raw: CUcontext,
+    /// Until it is released, or that was refused.
+    retained: bool,
     /// Who may call the driver: CUDA does not survive a fork.
     process: u32,
     /// The sticky result that ended the context (F17), 0 while it lives.
@@ -93,6 +98,7 @@ impl Context {
             symbols,
             device,
             raw,
+            retained: true,
             process: std::process::id(),
             lost: AtomicU32::new(0),
             memory: Mutex::default(),
@@ -215,7 +221,7 @@ impl Context {
         {
             refused();
         }
-        self.check("cuMemFree", result)
+        self.check(FREE, result)
     }
 
     /// Tries once more to free what the driver refused to take back.
@@ -233,7 +239,8 @@ impl Context {
         }
         if tried && first_error.is_ok() {
             // Made good: nothing is left to be told of.
-            self.unreleased().unseen = None;
+            let mut unreleased = self.unreleased();
+            unreleased.unseen.take_if(|error| is_about_memory(error));
         }
         first_error
     }
@@ -264,6 +271,27 @@ impl Context {
         self.unreleased().unseen.take()
     }
 
+    /// Gives the context back, where nobody else holds it any more.
+    ///
+    /// # Errors
+    /// Memory that the driver still does not take back, what happened in drops, or its refusal of the context.
+    pub(crate) fn close(self: Arc<Self>) -> Result<(), Error> {
+        let outcome = self.reclaim();
+        let outcome = outcome.and(self.take_note().map_or(Ok(()), Err));
+        let last = Arc::into_inner(self);
+        outcome.and(last.map_or(Ok(()), |mut context| context.release()))
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.retained) {
+            return Ok(());
+        }
+        // SAFETY: retained once in `open`, released once here; buffers, slots and streams hold the context by Arc,
+        // so none of them is left.
+        let result = unsafe { (self.symbols.release_context)(self.device) };
+        self.check("cuDevicePrimaryCtxRelease", result)
+    }
+
     fn memory(&self) -> MutexGuard<'_, ()> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -277,16 +305,18 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.is_of_parent() {
+        if self.is_of_parent() || !self.retained {
             return;
         }
         if self.reclaim().is_err() {
             // Nobody is left to be told; the driver frees the rest with the context.
         }
-        // SAFETY: retained once in `open`, released once here; buffers, slots and streams hold the context by Arc,
-        // so none of them is left.
-        let _ = unsafe { (self.symbols.release_context)(self.device) };
+        let _ = self.release();
     }
+}
+
+fn is_about_memory(error: &Error) -> bool {
+    matches!(error, Error::Cuda { call, .. } if *call == FREE)
 }
 
 fn check_with(symbols: &Symbols, call: &'static str, result: RawResult) -> Result<(), Error> {

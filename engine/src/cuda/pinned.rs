@@ -4,7 +4,7 @@
 use super::Context;
 use crate::Error;
 use memmap2::MmapMut;
-use std::sync::Arc;
+use std::{mem::ManuallyDrop, sync::Arc};
 
 /// A page-aligned slot of host memory, registered with the driver where it lets us: then copies run at full speed;
 /// else it stays pageable and everything works, slower (F5, F6).
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// for direct file transfers, and a refusal costs only speed.
 pub(super) struct PinnedSlot {
     context: Arc<Context>,
-    memory: MmapMut,
+    memory: ManuallyDrop<MmapMut>,
     refusal: Option<Error>,
 }
 
@@ -41,7 +41,7 @@ impl PinnedSlot {
             .err();
         Ok(Self {
             context: Arc::clone(context),
-            memory,
+            memory: ManuallyDrop::new(memory),
             refusal,
         })
     }
@@ -58,17 +58,26 @@ impl PinnedSlot {
 
 impl Drop for PinnedSlot {
     fn drop(&mut self) {
-        if self.refusal.is_some() {
-            return;
+        let unregistered = match self.refusal {
+            Some(_) => Ok(()),
+            None => self.unregister(),
+        };
+        match unregistered {
+            // SAFETY: dropped once, here, and not used after.
+            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.memory) },
+            // It stays mapped for the life of the process: what comes to be there next would count as registered.
+            Err(error) => self.context.note(error),
         }
-        let unregistered = self.context.bind().and_then(|()| {
+    }
+}
+
+impl PinnedSlot {
+    fn unregister(&mut self) -> Result<(), Error> {
+        self.context.bind().and_then(|()| {
             // SAFETY: registered once in `new`, unregistered once here, still mapped.
             let result =
                 unsafe { (self.context.symbols().unregister)(self.memory.as_mut_ptr().cast()) };
             self.context.check("cuMemHostUnregister", result)
-        });
-        if let Err(error) = unregistered {
-            self.context.note(error);
-        }
+        })
     }
 }

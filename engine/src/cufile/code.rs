@@ -89,6 +89,7 @@ codes! {
 
 impl Code {
     /// Not a failure of opening it: somebody else in the process was first.
+    pub(super) const MEMORY_NOT_REGISTERED: Self = Self(5024);
     pub(super) const DRIVER_ALREADY_OPEN: Self = Self(5026);
 
     /// Codes begin here; errnos are below (`CUFILEOP_BASE_ERR`).

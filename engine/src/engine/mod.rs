@@ -115,6 +115,8 @@ impl Engine {
             Some(Err(reason)) => (Arc::clone(&staged) as _, Some(reason)),
             None => (Arc::clone(&staged) as _, None),
         };
+        // What ended the context while cuFile was tried out is no reason to do without cuFile alone.
+        context.bind()?;
         Ok(Self {
             monitor: Owned::default(),
             transfer,
@@ -245,9 +247,7 @@ impl Engine {
         }
         drop(transfer);
         drop(staged);
-        outcome = outcome.and(context.reclaim());
-        outcome = outcome.and(context.take_note().map_or(Ok(()), Err));
-        drop(context);
+        outcome = outcome.and(context.close());
         outcome.and(directory.close())
     }
 

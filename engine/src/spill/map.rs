@@ -137,6 +137,12 @@ pub(crate) fn retry_unmaps() {
     refused.into_iter().for_each(unmap);
 }
 
+/// Address space that the kernel still does not take back, bytes.
+pub(super) fn refused_bytes() -> usize {
+    let refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    refused.iter().map(|range| range.bytes).sum()
+}
+
 impl Range {
     /// From the start of its first page, also where the file's offset is not a page's.
     fn of(map: &Mmap) -> Self {

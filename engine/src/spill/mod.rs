@@ -25,7 +25,7 @@ use nix::{
 use owner::{DirectoryName, Owner};
 use std::{
     ffi::{OsStr, OsString},
-    fs::{File, TryLockError},
+    fs::File,
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -143,8 +143,20 @@ impl SpillDirectory {
     pub(crate) fn close(self) -> Result<(), Error> {
         let owned = self.owned.into_inner();
         match Arc::into_inner(owned.unwrap_or_else(PoisonError::into_inner)) {
-            Some(mut owned) => owned.remove(),
+            Some(mut owned) => owned.remove().and(all_unmapped(&owned.path)),
             None => Ok(()),
+        }
+    }
+}
+
+/// Whether the kernel took back every map that has ended.
+fn all_unmapped(path: &Path) -> Result<(), Error> {
+    map::retry_unmaps();
+    match map::refused_bytes() {
+        0 => Ok(()),
+        bytes => {
+            let source = io::Error::other(format!("{bytes} bytes of ended maps stay mapped"));
+            Err(Error::from_call("munmap", path, bytes as u64, source))
         }
     }
 }
@@ -235,9 +247,9 @@ impl OwnedDirectory {
             return Ok(());
         }
         let again = sys::create_file(&self.fd, OsStr::new(LOCK_NAME)).map_err(failed("create"))?;
-        again
-            .try_lock()
-            .map_err(|error| failed("flock")(error.into()))?;
+        if !sys::try_lock(&again).map_err(failed("flock"))? {
+            return Err(failed("flock")(io::ErrorKind::WouldBlock.into()));
+        }
         *lock = again;
         Ok(())
     }
@@ -382,10 +394,8 @@ fn lock_and_name(
         return Ok(None);
     }
     let lock = sys::create_file(&directory, OsStr::new(LOCK_NAME)).map_err(call("create"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(("flock", error)),
+    if !sys::try_lock(&lock).map_err(call("flock"))? {
+        return Ok(None);
     }
     // A reaper that had the lock first has removed it.
     if sys::stat(&lock).map_err(call("fstat"))?.st_nlink == 0 {

@@ -71,7 +71,7 @@ fn reap_one(base: &Base, name: &OsStr, owner: Owner) -> io::Result<Fate> {
         },
     };
     let locked = sys::stat(&lock)?;
-    if !sys::is(&locked, SFlag::S_IFREG) || lock.try_lock().is_err() {
+    if !sys::is(&locked, SFlag::S_IFREG) || !sys::try_lock(&lock).is_ok_and(|had| had) {
         return Ok(Fate::LeftAlone);
     }
     // Another process may have reaped the directory between our opening the lock and having it.

@@ -13,7 +13,7 @@ use nix::{
 };
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, TryLockError},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
@@ -77,6 +77,20 @@ pub(super) fn close_once(file: &File) -> io::Result<()> {
         // Whatever it says, the descriptor is gone, so another try needs another one.
         unistd::close(second)
     })
+}
+
+/// Locks an open file; `false` where somebody else has it locked.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    loop {
+        return match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                continue;
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+    }
 }
 
 /// Makes the directory `name` in `at`, mode 0700.

@@ -136,8 +136,8 @@ impl CuFile {
         let Some(handle) = self.handle(range.file())? else {
             return Ok(None);
         };
-        // Given back before this returns.
-        let _registration = self.register(span, bytes)?;
+        // Given back before this returns, also where it fails.
+        let registration = self.register(span, bytes)?;
         let mut at = 0;
         while at < bytes {
             stop.check().map_err(Failure::Stopped)?;
@@ -158,6 +158,12 @@ impl CuFile {
                 })?,
             }
             at += len as u64;
+        }
+        if let Some(Err(failure)) = registration.map(Registration::release) {
+            // The bytes are there. Memory that counts as registered for ever is not added to.
+            self.registers.store(false, Ordering::Relaxed);
+            self.health
+                .note(format!("device memory stays registered: {failure}"));
         }
         Ok(Some(bytes))
     }
