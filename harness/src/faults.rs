@@ -29,9 +29,21 @@ impl Faults {
         }
     }
 
+    /// While the subject quits, with everything loaded that its steps leave there: no second round comes before it.
+    pub const CLOSING: Range<usize> = usize::MAX - 1..usize::MAX;
+
+    /// Whether it is in force while the subject quits.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.steps == Self::CLOSING
+    }
+
     /// The same over a case of which only these steps are left, numbered from 0 and in order.
     #[must_use]
     pub fn left_with(self, steps: impl Iterator<Item = usize>) -> Self {
+        if self.is_closing() {
+            return self;
+        }
         let (mut start, mut count) = (0, 0);
         for step in steps {
             start += usize::from(step < self.steps.start);

@@ -4,6 +4,7 @@ use crate::{
     case::{Action, Case, CuFile, Expect, Gpu},
     crash::Deadly,
     device::DeviceReading,
+    faults::Faults,
     invariants,
     observation::{LaneStep, Outcome, Run, StepRecord},
     probe::PeakVerdict,
@@ -34,6 +35,7 @@ impl Run {
             work_dir: PathBuf::new(),
             doubts: Vec::new(),
             asides: Vec::new(),
+            fired_at_end: Vec::new(),
             earlier: Vec::new(),
             beside: BTreeSet::new(),
             neighbours: BTreeSet::new(),
@@ -188,7 +190,8 @@ impl Run {
             }
             return doubts;
         };
-        if self.settled.is_none() && !self.was_killed() {
+        let is_closing = self.case.faults.as_ref().is_some_and(Faults::is_closing);
+        if self.settled.is_none() && !self.was_killed() && !is_closing {
             doubts.push("nothing was read after everything was dropped".into());
         }
         let Some(process) = &baseline.process else {

@@ -68,6 +68,8 @@ pub struct Run {
     pub doubts: Vec<String>,
     /// Calls around the steps (`hello`, `status`, `quit`) that did not succeed, by verb.
     pub asides: Vec<(&'static str, Outcome)>,
+    /// What was made to fail while it quit.
+    pub fired_at_end: Vec<Fired>,
     /// The runs of subjects that were killed before this one was started in their place, in order.
     pub earlier: Vec<Run>,
     /// What processes beside ever made in the offload directory, at its top.

@@ -10,9 +10,12 @@
 //! - What cannot be mapped, or whose length cannot be asked for, is in its file (F50).
 //! - Recovery that fails itself, call after call, may leave on the device what the subject knows to be there.
 
+use super::faulted;
 use crate::{
+    case::Action,
     faults::Fired,
-    observation::{Run, StepRecord},
+    observation::{Outcome, Run, StepRecord},
+    world::Event,
 };
 use spillproof_faults::{FaultError, SiteId, names};
 use spillproof_protocol::ErrorKind;
@@ -38,6 +41,12 @@ fn fired(run: &Run) -> impl Iterator<Item = (&StepRecord, &Fired)> {
     steps.flat_map(|step| step.fired.iter().map(move |fired| (step, fired)))
 }
 
+/// What failed in steps, and while the subject quit.
+fn ever_fired(run: &Run) -> impl Iterator<Item = &Fired> {
+    let steps = run.steps.iter().flat_map(|step| &step.fired);
+    steps.chain(&run.fired_at_end)
+}
+
 /// Whether the device was lost in the step of that number or before it.
 pub(super) fn is_device_lost(run: &Run, number: usize) -> bool {
     fired(run).any(|(step, fired)| {
@@ -47,7 +56,7 @@ pub(super) fn is_device_lost(run: &Run, number: usize) -> bool {
 
 /// Whether the device was lost at any time.
 pub(super) fn is_device_ever_lost(run: &Run) -> bool {
-    is_device_lost(run, usize::MAX)
+    ever_fired(run).any(|fired| fired.error.is_some_and(|error| ENDING.contains(&error)))
 }
 
 /// Whether the driver refused to take device memory back in the step: it is held until that is tried again, and gone in the end.
@@ -92,23 +101,70 @@ pub(super) fn is_free_denied(run: &Run) -> bool {
     let is_free = |site: &SiteId| matches!(site.site().name, "cuMemFree" | "cuMemFreeAsync");
     let mut rules = run.case.plan().into_iter().flat_map(|plan| &plan.rules);
     rules.any(|rule| rule.after && rule.sites.iter().any(is_free))
-        && fired(run).any(|(_, fired)| is_free(&fired.site))
+        && ever_fired(run).any(|fired| is_free(&fired.site))
 }
 
 /// Whether a file was said not to be there.
 pub(super) fn is_file_denied(run: &Run) -> bool {
-    fired(run).any(|(_, fired)| {
-        fired.error == Some(names::ENOENT) && LOOK_UPS.contains(&fired.site.site().name)
-    })
+    ever_fired(run).any(is_denied)
+}
+
+/// Whether the answer was that there is nothing.
+pub(super) fn is_denied(fired: &Fired) -> bool {
+    fired.error == Some(names::ENOENT) && LOOK_UPS.contains(&fired.site.site().name)
 }
 
 /// Whether a subject that closes may say so: what it could not give back, and why.
 pub(super) fn may_be_told_at_the_end(run: &Run, kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::DeviceError => is_device_ever_lost(run),
+    let told = match kind {
+        ErrorKind::DeviceError => is_device_ever_lost(run) || is_start_refused_memory(run),
         ErrorKind::Io => is_file_denied(run),
         _ => false,
-    }
+    };
+    told || faulted::tells_at_the_end(run, kind)
+}
+
+/// Whether device memory was not taken back while a subject started, which nobody was told who asked for any.
+fn is_start_refused_memory(run: &Run) -> bool {
+    fired(run)
+        .any(|(step, fired)| matches!(step.action, Action::World(Event::Restart)) && is_free(fired))
+}
+
+/// Whether calls of the plan are made and then said to have failed.
+pub(super) fn is_done_and_denied(run: &Run) -> bool {
+    let mut rules = run.case.plan().into_iter().flat_map(|plan| &plan.rules);
+    rules.any(|rule| rule.after)
+}
+
+/// Whether a subject that quit said that it could not remove its files, as the calls for it failed.
+pub(super) fn is_removal_refused(run: &Run) -> bool {
+    const REMOVALS: [&str; 4] = ["unlinkat", "fstat", "fstatat", "fallocate"];
+    let mut asides = run.asides.iter();
+    let told =
+        asides.any(|(verb, outcome)| *verb == "quit" && matches!(outcome, Outcome::Failed(_)));
+    let mut fired = run.fired_at_end.iter();
+    told && fired.any(|fired| REMOVALS.contains(&fired.site.site().name))
+}
+
+/// Whether cuFile took back what it had registered and then said that it did not: whoever tries again asks for what is not there.
+pub(super) fn is_buffer_denied(run: &Run) -> bool {
+    is_done_and_denied(run)
+        && ever_fired(run).any(|fired| fired.site.site().name == "cuFileBufDeregister")
+}
+
+/// Whether cuFile did not take back device memory that it had registered: it says that there is none, or was asked twice.
+pub(super) fn is_buffer_refused(run: &Run) -> bool {
+    const NOT_THERE: [FaultError; 3] = [
+        names::CU_FILE_MEMORY_NOT_REGISTERED,
+        names::CU_FILE_INVALID_VALUE,
+        names::CU_FILE_DRIVER_NOT_INITIALIZED,
+    ];
+    run.steps.iter().any(|step| {
+        let fired = step.fired.iter();
+        let refused = fired.filter(|one| one.site.site().name == "cuFileBufDeregister");
+        let errors: Vec<FaultError> = refused.filter_map(|one| one.error).collect();
+        errors.len() > 1 || errors.iter().any(|error| NOT_THERE.contains(error))
+    })
 }
 
 /// Whether a file could not be mapped in the step.
@@ -143,7 +199,6 @@ pub(super) fn is_left_by_recovery(step: &StepRecord) -> bool {
 
 /// Whether calls failed while a subject started.
 pub(super) fn is_start_disturbed(run: &Run) -> bool {
-    use crate::{case::Action, world::Event};
     fired(run).any(|(step, fired)| {
         matches!(step.action, Action::World(Event::Restart)) && fired.error.is_some()
     })

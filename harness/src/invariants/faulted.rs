@@ -140,6 +140,49 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
     wrong
 }
 
+/// Whether an error of this kind tells of what failed while the subject quit.
+pub(super) fn tells_at_the_end(run: &Run, kind: ErrorKind) -> bool {
+    let mut fired = run.fired_at_end.iter();
+    fired.any(|fired| kinds_at(*fired, false).contains(&kind))
+}
+
+/// What failed while a subject quit that says nothing of it.
+pub(super) fn swallowed_at_the_end(run: &Run) -> Option<String> {
+    let mut asides = run.asides.iter();
+    if asides.any(|(verb, _)| *verb == "quit") {
+        return None;
+    }
+    let times = |fired: &Fired| {
+        let same = run.fired_at_end.iter();
+        let same = same.filter(|other| other.site == fired.site && other.error.is_some());
+        same.count()
+    };
+    let is_made_good = |fired: &Fired| match fired.site.site().name {
+        // The descriptor is gone (close(2)), and pages that stay where they are go with their map.
+        "close" | "madvise" => true,
+        // Tried again, what they are for is done; files by themselves are judged by what there is.
+        "cuMemFree"
+        | "munmap"
+        | "unlink"
+        | "unlinkat"
+        | "rmdir"
+        | "fstat"
+        | "fstatat"
+        | "stat"
+        | "cuStreamSynchronize" => {
+            times(fired) == 1 || excuse::is_done_and_denied(run) || excuse::is_denied(fired)
+        }
+        // What is given back takes less room already.
+        "ftruncate" | "fallocate" => true,
+        _ => false,
+    };
+    let errors = run.fired_at_end.iter().copied().filter(|fired| {
+        fired.error.is_some_and(|error| !error.is_transient()) && !is_made_good(fired)
+    });
+    let swallowed: Vec<Fired> = errors.collect();
+    (!swallowed.is_empty()).then(|| format!("quit: reported success after {}", list(&swallowed)))
+}
+
 fn list(fired: &[Fired]) -> String {
     let words: Vec<String> = fired.iter().map(Fired::to_string).collect();
     words.join(", ")
@@ -147,6 +190,10 @@ fn list(fired: &[Fired]) -> String {
 
 /// The kinds that tell of an error.
 fn kinds(fired: Fired, act: &Act<'_>) -> Vec<ErrorKind> {
+    kinds_at(fired, is_start(act))
+}
+
+fn kinds_at(fired: Fired, is_start: bool) -> Vec<ErrorKind> {
     let Some(error) = fired.error else {
         return Vec::new();
     };
@@ -154,7 +201,7 @@ fn kinds(fired: Fired, act: &Act<'_>) -> Vec<ErrorKind> {
     let mut kinds = kinds_of(error).to_vec();
     match error.domain {
         // The directory itself cannot be used, or made again.
-        Domain::Errno if is_start(act) || is_about_names(name) => kinds.push(ErrorKind::Directory),
+        Domain::Errno if is_start || is_about_names(name) => kinds.push(ErrorKind::Directory),
         // The driver's own memory, not what the engine asked for.
         Domain::Cuda if !name.starts_with("cuMemAlloc") => kinds.push(ErrorKind::DeviceError),
         Domain::Errno | Domain::Cuda | Domain::CuFile => {}
@@ -213,6 +260,10 @@ fn may_be_masked(fired: Fired, act: &Act<'_>, run: &Run) -> bool {
     let site = fired.site.site();
     // Staging serves where cuFile does not.
     if error.is_transient() || site.library == Library::CuFile {
+        return true;
+    }
+    // What cuFile is tried out with at a start; staging needs none of it.
+    if is_start(act) && uses_cufile(run) && is_tried_out_with(site.name) {
         return true;
     }
     match site.name {
@@ -286,6 +337,24 @@ fn must_be_masked(fired: Fired) -> bool {
         "close" => false,
         _ => error == names::EINTR,
     }
+}
+
+/// Calls that move bytes, or make room for them.
+fn is_tried_out_with(site: &str) -> bool {
+    matches!(
+        site,
+        "pread"
+            | "pwrite"
+            | "ftruncate"
+            | "fallocate"
+            | "posix_fallocate"
+            | "cuMemAlloc"
+            | "cuMemFree"
+            | "cuMemcpyHtoDAsync"
+            | "cuMemcpyDtoHAsync"
+            | "cuStreamSynchronize"
+            | "cuCtxSynchronize"
+    )
 }
 
 fn is_disk_full(error: FaultError) -> bool {

@@ -151,6 +151,13 @@ fn first_step(run: &Run, entry: &LedgerEntry) -> Option<String> {
     step.map(|step| step.place())
 }
 
+impl Survivor<'_> {
+    /// Whether it is device memory that is registered with cuFile.
+    pub(super) fn is_cufile_buffer(&self) -> bool {
+        self.entry.kind == Kind::CuFileBuffer
+    }
+}
+
 impl fmt::Display for Survivor<'_> {
     /// `survivor: cuMemAlloc #12, 64.0 MiB, by libengine.so, serial 117 (step 3 (request a))`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

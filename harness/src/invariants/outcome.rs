@@ -155,6 +155,7 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
             _ => {}
         }
     }
+    wrong.extend(faulted::swallowed_at_the_end(run));
     wrong.extend(handles_given_twice(run));
     wrong.extend(transfers::claimed(run));
     wrong

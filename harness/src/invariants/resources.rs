@@ -27,12 +27,18 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         return wrong;
     }
     let given_up = excuse::is_memory_given_up(run);
+    let keeps_buffers = excuse::is_buffer_refused(run);
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         for ((name, before), (_, after)) in counters(&baseline.device)
             .into_iter()
             .zip(counters(&settled.device))
         {
-            if before != after && !(given_up && name == DEVICE_BYTES) {
+            let excused = match name {
+                DEVICE_BYTES => given_up,
+                CUFILE_BUFFERS => keeps_buffers,
+                _ => false,
+            };
+            if before != after && !excused {
                 wrong.push(format!(
                     "{name} {after} after everything was dropped, {before} at the baseline"
                 ));
@@ -42,7 +48,9 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if known.is_empty() && !wrong.is_empty() {
             wrong.extend(survivors(&settled.device));
         }
-        let known = known.iter().filter(|_| !given_up);
+        let known = known
+            .iter()
+            .filter(|one| !(given_up || keeps_buffers && one.is_cufile_buffer()));
         wrong.extend(known.map(ToString::to_string));
     }
     for step in &run.steps {
@@ -88,6 +96,9 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
     wrong
 }
 
+/// What the board calls device memory that is registered with cuFile.
+const CUFILE_BUFFERS: &str = "cuFile buffers:";
+
 /// What the board calls device memory.
 const DEVICE_BYTES: &str = "device bytes:";
 
@@ -105,7 +116,7 @@ fn counters(device: &DeviceReading) -> Vec<(&'static str, u64)> {
             ("events:", board.events),
             ("pools:", board.pools),
             ("cuFile handles:", board.cufile_handles),
-            ("cuFile buffers:", board.cufile_buffers),
+            (CUFILE_BUFFERS, board.cufile_buffers),
             ("cuFile batches:", board.cufile_batches),
         ],
         DeviceReading::Nvml(nvml) => vec![("device bytes in use:", nvml.used_bytes)],
@@ -141,7 +152,9 @@ pub(super) fn device(run: &Run) -> Vec<String> {
     let seen = seen.unwrap_or_default().iter();
     // A context that has ended copies nothing any more, whatever becomes of the memory.
     let freed = excuse::is_free_denied(run);
-    seen.filter(|violation| !(lost && violation.contains("bad host pointer")))
+    let deregistered = excuse::is_buffer_denied(run);
+    seen.filter(|violation| !(deregistered && violation.contains("cuFileBufDeregister")))
+        .filter(|violation| !(lost && violation.contains("bad host pointer")))
         .filter(|violation| {
             !(freed && violation.contains("cuMemFree") && violation.contains("double free"))
         })
@@ -270,7 +283,7 @@ pub(super) fn files(run: &Run) -> Vec<String> {
     if let Some(aftermath) = run
         .aftermath
         .as_ref()
-        .filter(|_| !run.was_killed() && !denied)
+        .filter(|_| !run.was_killed() && !denied && !excuse::is_removal_refused(run))
     {
         let left = aftermath.offload_files.entries.keys();
         wrong.extend(left.map(|path| {

@@ -6,6 +6,7 @@ use crate::{
     case::{Action, Amount, Destinations, Expect, MIB},
     device::DeviceUnderTest,
     error::HarnessError,
+    faults::Faults,
     invariants,
     observation::{Outcome, Phase, Run},
     probe::ProbeError,
@@ -99,10 +100,17 @@ impl Session<'_> {
                 self.end_faults();
             }
         }
-        self.second_round()?;
-        self.clean_up()?;
-        self.settle()?;
+        let faults = self.run.case.faults.as_ref();
+        if !faults.is_some_and(Faults::is_closing) {
+            self.second_round()?;
+            self.clean_up()?;
+            self.settle()?;
+        } else if let Some(injection) = self.injection {
+            injection.begin();
+        }
         self.quit();
+        self.end_faults();
+        self.run.fired_at_end = self.newly_fired();
         Ok(())
     }
 

@@ -151,6 +151,15 @@ impl Red {
             let fired: Vec<String> = step.fired.iter().map(ToString::to_string).collect();
             let _ = writeln!(text, "  receipts:  {}: {}", step.place(), fired.join(", "));
         }
+        if !self.run.fired_at_end.is_empty() {
+            let fired: Vec<String> = self
+                .run
+                .fired_at_end
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let _ = writeln!(text, "  receipts:  quit: {}", fired.join(", "));
+        }
         text.push_str(&crate::report::details(
             &self.run,
             &self.verdict,

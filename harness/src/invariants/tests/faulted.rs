@@ -163,3 +163,22 @@ fn what_another_try_or_another_way_makes_good_must_not_fail_a_step() {
     let map = [fired("mmap", "ENOMEM")];
     assert_eq!(met(1, &map, memory()), [InvariantId::Progress]);
 }
+
+#[test]
+fn what_fails_while_a_subject_quits_is_told_then() {
+    let quits = |site, error, times, outcome: Option<Outcome>| {
+        tripped(|run| {
+            run.fired_at_end = vec![fired(site, error); times];
+            run.asides
+                .extend(outcome.clone().map(|outcome| ("quit", outcome)));
+        })
+    };
+    let destroy = |outcome| quits("cuStreamDestroy", "CUDA_ERROR_UNKNOWN", 1, outcome);
+    assert_eq!(destroy(None), [InvariantId::Truth]);
+    assert_eq!(destroy(Some(failure(ErrorKind::DeviceError))), []);
+    let other = destroy(Some(failure(ErrorKind::Corrupt)));
+    assert_eq!(other, [InvariantId::Typed]);
+    // Tried again it may have gone well; not where it failed again.
+    assert_eq!(quits("munmap", "ENOMEM", 1, None), []);
+    assert_eq!(quits("munmap", "ENOMEM", 2, None), [InvariantId::Truth]);
+}
