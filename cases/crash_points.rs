@@ -29,7 +29,8 @@ pub(crate) fn searches() -> Vec<Search> {
     let cases = workloads
         .into_iter()
         .flat_map(|workload| signals.map(workload))
-        .chain([offload_cufile(Deadly::Kill)]);
+        .chain(signals.map(offload_cufile))
+        .chain(signals.map(recovery_cufile));
     let search = |case| Search {
         case,
         plans: Plans::CrashPoints,
@@ -80,8 +81,17 @@ fn offload(signal: Deadly) -> Case {
 }
 
 fn offload_cufile(signal: Deadly) -> Case {
-    let mut case = offload(signal).set("OFFLOAD_CUFILE", "on");
-    case.name = format!("offload_cufile_{signal}");
+    by_cufile(format!("offload_cufile_{signal}"), offload(signal))
+}
+
+/// A start tries cuFile out: its file is an orphan, too.
+fn recovery_cufile(signal: Deadly) -> Case {
+    by_cufile(format!("recovery_cufile_{signal}"), recovery(signal))
+}
+
+fn by_cufile(name: String, case: Case) -> Case {
+    let mut case = case.set("OFFLOAD_CUFILE", "on");
+    case.name = name;
     if let Gpu::Present { cufile, .. } = &mut case.gpu {
         *cufile = spillproof_harness::case::CuFile::DIRECT;
     }

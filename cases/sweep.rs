@@ -11,7 +11,7 @@ use crate::{
 };
 use spillproof_harness::{
     case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Step, WarmUp},
-    faults::Plan,
+    faults::{Plan, SiteId},
 };
 use spillproof_protocol::Capability;
 use std::ops::Range;
@@ -22,6 +22,51 @@ pub const RECORDED: &str = "_recorded";
 /// What the names of the cases begin with from which random plans are drawn: whole journeys with several I/O threads. Their calls come
 /// in no fixed order, so their goldens name none.
 pub const JOURNEY: &str = "journey";
+
+/// A workload that moves more bytes than the others.
+const REGISTERED: &str = "registered";
+
+/// A workload that starts a process anew.
+const OPEN: &str = "open";
+
+/// What is as another workload but for one setting.
+const DURABLE: &str = "offload_durable";
+
+/// Whether calls of the site are made to fail in a workload of this name: of those that resemble another one, or that take
+/// longer, only what they are there for is swept.
+#[must_use]
+pub fn is_swept(workload: &str, site: SiteId) -> bool {
+    let own: &[&str] = match workload {
+        _ if workload.starts_with(REGISTERED) => &[
+            "cuFileBufRegister",
+            "cuFileBufDeregister",
+            "cuFileWrite",
+            "cuFileRead",
+        ],
+        // What a start does beside trying cuFile out is swept where it finds orphans.
+        _ if workload.starts_with(OPEN) => &[
+            "cuFileDriverOpen",
+            "cuFileDriverGetProperties",
+            "cuFileHandleRegister",
+            "cuFileHandleDeregister",
+            "cuFileRead",
+            "cuFileWrite",
+            "pread",
+            "pwrite",
+            "ftruncate",
+            "fallocate",
+            "cuCtxSynchronize",
+            "cuMemAlloc",
+            "cuMemFree",
+            "cuMemcpyHtoDAsync",
+            "cuMemcpyDtoHAsync",
+            "cuStreamSynchronize",
+        ],
+        _ if workload.starts_with(DURABLE) => &["fdatasync", "pwrite"],
+        _ => return true,
+    };
+    own.contains(&site.site().name)
+}
 
 const WORKSPACE_BYTES: u64 = 64 << 10;
 
@@ -36,6 +81,7 @@ pub fn cases() -> Vec<Case> {
         .collect();
     cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
+    cases.extend([durable(), first_open(), registered(), closed()]);
     cases
 }
 
@@ -193,6 +239,46 @@ fn orphans() -> Case {
         3..4,
         steps,
     )
+}
+
+/// An end with tensors on the device, in a file and mapped.
+fn closed() -> Case {
+    let models = vec![tiny("a", 1), small("b", 2)];
+    let steps = [
+        load("a"),
+        free_from("a", Amount::whole(64 << 10)),
+        load("b"),
+    ];
+    workload(
+        "close",
+        Way::Staged,
+        8 * MIB,
+        models,
+        Faults::CLOSING,
+        steps,
+    )
+}
+
+/// What is written has to be on the disk before the device lets go of it.
+fn durable() -> Case {
+    let mut case = offload(Way::Staged).set("OFFLOAD_DURABLE", "1");
+    case.name = format!("{DURABLE}{RECORDED}");
+    case
+}
+
+/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged.
+fn first_open() -> Case {
+    let [dies, restarts] = dies_idle(spillproof_harness::crash::Deadly::Terminate);
+    let steps = [dies, restarts, load("a"), free_all(), request("a")];
+    let models = vec![small("a", 1)];
+    workload(OPEN, Way::CuFile, 8 * MIB, models, 1..2, steps)
+}
+
+/// A block of more than one transfer, which is why its device memory is registered with cuFile.
+fn registered() -> Case {
+    let models = vec![plain("a", 1, &[16 * MIB + 4097])];
+    let steps = [load("a"), free_all(), request("a")];
+    workload(REGISTERED, Way::CuFile, 32 * MIB, models, 1..3, steps)
 }
 
 /// One tensor of three on the device, the rest in a file.

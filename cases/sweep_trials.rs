@@ -9,7 +9,7 @@ use crate::{
     replay::{self, Override},
     search::Extent,
     suite::{Planned, judge, verdict_of},
-    sweep::{JOURNEY, RECORDED},
+    sweep::{JOURNEY, RECORDED, is_swept},
 };
 use spillproof_harness::{
     case::{Case, Faults},
@@ -145,7 +145,8 @@ impl Sweeps {
             }
             let golden = goldens.join(format!("{}.snap", one.case.name));
             let golden = fs::read_to_string(golden).unwrap_or_default();
-            for (site, calls) in calls_in(&golden) {
+            let calls = calls_in(&golden).into_iter();
+            for (site, calls) in calls.filter(|(site, _)| is_swept(&one.case.name, *site)) {
                 self.coverage().see(word(&one.case), site, calls.count);
                 trials.extend(self.targets(site, calls).map(|(target, depth)| SweepTrial {
                     workloads: vec![one.case.clone()],
@@ -350,7 +351,7 @@ impl Sweeps {
         let named = calls_in(&fs::read_to_string(golden).unwrap_or_default());
         let mut wrong = Vec::new();
         for (site, calls) in Recording::of(run).calls() {
-            if named.contains_key(&site) {
+            if named.contains_key(&site) || !is_swept(&workload.name, site) {
                 continue;
             }
             self.coverage().see(word(workload), site, calls.count);
