@@ -145,8 +145,11 @@ fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
 /// As [`finish`].
 unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, file: Option<i32>) {
     let is_new = call.site().effect == Effect::Opens;
-    // SAFETY: as above.
-    let name = unsafe { target::plain_name(call) }.filter(|_| is_new);
+    let name = match is_new {
+        // SAFETY: as above.
+        true => unsafe { target::plain_path(call, shared) },
+        false => None,
+    };
     match (name, file) {
         // SAFETY: as above.
         (Some(name), _) => unsafe { enter_at(shared, call, kind, key, nth, name) },
@@ -155,8 +158,10 @@ unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, 
         (None, Some(number)) => {
             let mut path = PathText::new();
             path.set_descriptor(number);
+            let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
+            let relative = relative.unwrap_or_default();
             // SAFETY: as above.
-            unsafe { enter_at(shared, call, kind, key, nth, path.as_bytes()) };
+            unsafe { enter_at(shared, call, kind, key, nth, relative) };
         }
     }
 }
@@ -164,7 +169,6 @@ unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, 
 /// # Safety
 /// As [`finish`].
 unsafe fn enter_at(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, path: &[u8]) {
-    let relative = shared.scope(path).map(|path| path.relative);
     shared.enter(&Entering {
         kind,
         key,
@@ -172,7 +176,7 @@ unsafe fn enter_at(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u6
         bytes: unsafe { call.size_bytes(call.site().size) },
         site: call.id(),
         nth,
-        path: relative.unwrap_or_default(),
+        path,
         caller: caller::library_at(call.caller).as_bytes(),
     });
 }

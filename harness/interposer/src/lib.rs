@@ -44,6 +44,7 @@ mod outcome;
 mod path;
 mod raw;
 mod real;
+mod sharing;
 mod system_call;
 mod target;
 mod text;

@@ -15,10 +15,11 @@ use crate::errno;
 use crate::inner::{closedir, fclose};
 use crate::leaving::{_Exit, _exit, execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 use crate::lookup::{cuGetProcAddress, cuGetProcAddress_v2, dlsym, dlvsym};
+use crate::sharing::{clone, vfork};
 use crate::trampoline::wrapper;
 
 /// The wrappers that are no sites.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 16] = [
     "dlsym",
     "dlvsym",
     "cuGetProcAddress",
@@ -33,6 +34,8 @@ const OTHERS: [&str; 14] = [
     "execvpe",
     "posix_spawn",
     "posix_spawnp",
+    "vfork",
+    "clone",
 ];
 const EXPORTS: usize = SPELLING_COUNT + OTHERS.len();
 const DLSYM_EXPORT: Export = Export(SPELLING_COUNT);
@@ -61,6 +64,10 @@ pub(crate) const EXECVPE: Export = Export(SPELLING_COUNT + 11);
 pub(crate) const SPAWN: Export = Export(SPELLING_COUNT + 12);
 /// `posix_spawnp`.
 pub(crate) const SPAWNP: Export = Export(SPELLING_COUNT + 13);
+/// `vfork`.
+pub(crate) const VFORK: Export = Export(SPELLING_COUNT + 14);
+/// `clone`.
+pub(crate) const CLONE: Export = Export(SPELLING_COUNT + 15);
 
 /// The real function of each export but `dlsym` and `dlvsym`; 0 while it is not known.
 static FUNCTIONS: [AtomicUsize; EXPORTS] = [const { AtomicUsize::new(0) }; EXPORTS];
@@ -126,6 +133,8 @@ impl Export {
             EXECVPE => execvpe as *const () as usize,
             SPAWN => posix_spawn as *const () as usize,
             SPAWNP => posix_spawnp as *const () as usize,
+            VFORK => vfork as *const () as usize,
+            CLONE => clone as *const () as usize,
             Export(index) => wrapper(SpellingId(index as u16)),
         }
     }

@@ -191,10 +191,8 @@ unsafe fn is_name_inside(directory: i32, name: *const c_char, shared: &Attached)
     // SAFETY: not null, so a terminated string.
     unsafe {
         let bytes = CStr::from_ptr(name).to_bytes();
-        match is_plain(bytes) {
-            true => shared.scope(bytes).is_some(),
-            false => look_up_name(directory, name, shared),
-        }
+        plain_inside(bytes, shared).is_some()
+            || (!is_plain(bytes) && look_up_name(directory, name, shared))
     }
 }
 
@@ -208,12 +206,12 @@ unsafe fn look_up_name(directory: i32, name: *const c_char, shared: &Attached) -
     shared.scope(path.as_bytes()).is_some()
 }
 
-/// The name by which a call opens a file, where it surely is the path: asking the kernel for it takes longer than all the rest. Not of a
-/// file without a name (`O_TMPFILE`), whose directory is named.
+/// The path inside the scope of the file that a call opens, where its name surely is that: asking the kernel for it takes longer than all the
+/// rest. Not of a file without a name (`O_TMPFILE`), whose directory is named.
 ///
 /// # Safety
 /// The arguments must be lawful.
-pub(crate) unsafe fn plain_name(call: &Call) -> Option<&[u8]> {
+pub(crate) unsafe fn plain_path<'a>(call: &'a Call, shared: &Attached) -> Option<&'a [u8]> {
     let index = match call.site().target {
         Target::Path(index) => index,
         Target::PathAt { path_arg, .. } => path_arg,
@@ -233,7 +231,18 @@ pub(crate) unsafe fn plain_name(call: &Call) -> Option<&[u8]> {
     }
     // SAFETY: not null, so a terminated string, which lives as long as the call.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-    is_plain(name).then_some(name)
+    plain_inside(name, shared)
+}
+
+/// Where a name leads in the scope, if it begins with a directory of the scope and is what it means from there on.
+fn plain_inside<'a>(name: &'a [u8], shared: &Attached) -> Option<&'a [u8]> {
+    let relative = shared.scope(name)?.relative;
+    let is_kept = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+    let is_plain = match relative.is_empty() {
+        true => !name.ends_with(b"/"),
+        false => relative.split(|byte| *byte == b'/').all(is_kept),
+    };
+    is_plain.then_some(relative)
 }
 
 /// Whether the name is what it means: absolute, without parts to leave out (empty, `.`, `..`), and no link to a descriptor. Without a branch

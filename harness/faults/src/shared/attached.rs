@@ -13,6 +13,7 @@ use super::layout::{
     SPELLING_CALLS, VERSION, fingerprint, header, scope,
 };
 use super::ledger::{self, Entering, Taken};
+use super::own::Own;
 use super::trace::{self, Recorded};
 use super::words::Words;
 use crate::site::{Kind, SiteId, SpellingId};
@@ -100,6 +101,7 @@ pub struct Attached {
     lengths: Lengths,
     scopes: [Prefix; MAX_SCOPES],
     scope_count: usize,
+    own: Own,
 }
 
 impl Attached {
@@ -166,6 +168,7 @@ impl Attached {
             lengths,
             scopes,
             scope_count,
+            own: Own::new(),
         }
     }
 
@@ -233,15 +236,25 @@ impl Attached {
         trace::record(&self.words, self.lengths, call);
     }
 
+    /// The calling thread is about to call `vfork`: what follows in it may be the child's.
+    pub fn lend_memory(&self) {
+        self.own.lend();
+    }
+
+    /// The process is about to make a child that shares its memory and runs beside it.
+    pub fn share_memory(&self) {
+        self.own.share();
+    }
+
     /// Enters something that exists now; false when the ledger has no room, which it counts.
     pub fn enter(&self, thing: &Entering<'_>) -> bool {
-        ledger::enter(&self.words, self.lengths, thing)
+        ledger::enter(&self.words, self.lengths, self.own.pid(), thing)
     }
 
     /// Finds something of this process that a call is about to end, *before* the call: afterwards its key may already be
     /// another's. Nothing when the ledger does not know it.
     pub fn take(&self, kind: Kind, key: u64) -> Option<Taken> {
-        ledger::take(&self.words, self.lengths, kind, key)
+        ledger::take(&self.words, self.lengths, self.own.pid(), kind, key)
     }
 
     /// The call succeeded: the thing is gone.

@@ -24,7 +24,7 @@ use crate::table::{SITE_COUNT, SPELLING_COUNT};
 pub struct Options {
     /// Directories in which libc's calls count: absolute, resolved, at most [`MAX_SCOPES`].
     pub scopes: Vec<PathBuf>,
-    /// Rows of the ledger. A row takes 224 bytes once it is used.
+    /// Rows of the ledger. A row takes 256 bytes once it is used.
     pub ledger_rows: usize,
     /// Rows of the trace. A row takes 224 bytes once it is used; they count as shared memory of the subject.
     pub trace_rows: usize,

@@ -7,7 +7,7 @@ use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
 /// "SPLFAULT", read as a little-endian word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"SPLFAULT");
 /// Raised with every change of this file or of what the words mean.
-pub(super) const VERSION: u64 = 3;
+pub(super) const VERSION: u64 = 4;
 
 /// Directories of a scope.
 pub const MAX_SCOPES: usize = 4;
@@ -122,7 +122,8 @@ pub(super) mod ledger {
     pub(in crate::shared) const NTH: usize = 5;
     pub(in crate::shared) const PATH: usize = 8;
     pub(in crate::shared) const CALLER: usize = PATH + super::PATH_BYTES / 8;
-    pub(in crate::shared) const WORDS: usize = CALLER + super::CALLER_BYTES / 8;
+    /// Whole cache lines, so that what is compared of a row is in one.
+    pub(in crate::shared) const WORDS: usize = CALLER + super::CALLER_BYTES / 8 + 4;
 }
 
 /// A call in the trace.

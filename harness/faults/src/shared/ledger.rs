@@ -1,7 +1,5 @@
 //! The ledger: what exists, each with the call that made it. An open hash table by kind, process and key.
 
-use rustix::process::getpid;
-
 use super::entry::{LedgerEntry, LedgerView};
 use super::layout::{CALLER_BYTES, LEDGER, Lengths, PATH_BYTES, header, ledger, state};
 use super::trace::end_of;
@@ -10,6 +8,9 @@ use crate::site::{Kind, SiteId};
 
 /// Rows looked at before a thing counts as lost or unknown.
 const MAX_PROBES: usize = 1024;
+/// Rows that are tried first, and how many of them for each key.
+const NEAR_ROWS: usize = 64;
+const NEAR_PROBES: usize = 4;
 /// Where a state word has its state; the serial number stands above.
 const STATE_BITS: u64 = 7;
 const SERIAL_LIMIT: u64 = u64::MAX >> 3;
@@ -43,8 +44,8 @@ pub struct Taken {
     pub bytes: u64,
 }
 
-pub(super) fn enter(words: &Words, lengths: Lengths, thing: &Entering<'_>) -> bool {
-    let owner = owner(thing.kind);
+pub(super) fn enter(words: &Words, lengths: Lengths, pid: u32, thing: &Entering<'_>) -> bool {
+    let owner = owner(pid, thing.kind);
     for row in rows(lengths, owner, thing.key) {
         let start = place(row);
         let found = words.get(start + ledger::STATE);
@@ -67,8 +68,14 @@ pub(super) fn enter(words: &Words, lengths: Lengths, thing: &Entering<'_>) -> bo
     false
 }
 
-pub(super) fn take(words: &Words, lengths: Lengths, kind: Kind, key: u64) -> Option<Taken> {
-    let owner = owner(kind);
+pub(super) fn take(
+    words: &Words,
+    lengths: Lengths,
+    pid: u32,
+    kind: Kind,
+    key: u64,
+) -> Option<Taken> {
+    let owner = owner(pid, kind);
     for row in rows(lengths, owner, key) {
         let start = place(row);
         let found = words.get(start + ledger::STATE);
@@ -142,8 +149,7 @@ fn entry(words: &Words, start: usize, found: u64) -> Option<LedgerEntry> {
     })
 }
 
-fn owner(kind: Kind) -> u64 {
-    let pid = getpid().as_raw_pid() as u32;
+fn owner(pid: u32, kind: Kind) -> u64 {
     u64::from(pid) << 32 | kind as u64
 }
 
@@ -151,10 +157,13 @@ fn place(row: usize) -> usize {
     LEDGER + row * ledger::WORDS
 }
 
-/// The rows in which a key may lie, in order.
+/// The rows in which a key may lie, in order: a few of those that everybody tries first, then of all. New keys come all the time, and over
+/// the whole table each would find its row out of the cache.
 fn rows(lengths: Lengths, owner: u64, key: u64) -> impl Iterator<Item = usize> {
     let count = lengths.ledger_rows;
     let mixed = (key ^ owner.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let first = (mixed >> 32) as usize;
-    (0..count.min(MAX_PROBES)).map(move |step| (first + step) % count)
+    let near = first % NEAR_ROWS.min(count);
+    let near = (near..count).take(NEAR_PROBES);
+    near.chain((0..count.min(MAX_PROBES)).map(move |step| (first + step) % count))
 }

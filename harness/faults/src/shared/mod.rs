@@ -11,6 +11,7 @@ mod entry;
 mod harness;
 mod layout;
 mod ledger;
+mod own;
 mod presence;
 mod process;
 mod rules;

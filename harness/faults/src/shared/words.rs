@@ -87,14 +87,20 @@ impl Words {
         (row < rows).then_some(row)
     }
 
-    /// Stores bytes, cut to `words` words and padded with zeros.
+    /// Stores bytes, cut to `words` words, and a zero behind them where there is room. What stands behind that stays as it was.
+    #[inline]
     pub(super) fn set_bytes(&self, index: usize, words: usize, bytes: &[u8]) {
-        for word in 0..words {
+        let bytes = &bytes[..bytes.len().min(words * 8)];
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for (word, value) in whole.iter().enumerate() {
+            self.set(index + word, u64::from_le_bytes(*value));
+        }
+        if whole.len() < words {
             let mut value = [0u8; 8];
-            let rest = bytes.get(word * 8..).unwrap_or(&[]);
-            let length = rest.len().min(8);
-            value[..length].copy_from_slice(&rest[..length]);
-            self.set(index + word, u64::from_le_bytes(value));
+            for (to, from) in value.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            self.set(index + whole.len(), u64::from_le_bytes(value));
         }
     }
 

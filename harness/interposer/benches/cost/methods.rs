@@ -1,6 +1,5 @@
 //! The ways to run the calls.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,25 +10,28 @@ use std::process::Command;
 use spillproof_faults::{FAULTS_VARIABLE, Options, Plan, Shared};
 use tempfile::TempDir;
 
-use crate::table::Times;
+use crate::player::Player;
 
-/// Calls of a round where nothing but a wrapper is in the way, and rounds. A round is shorter than a turn that the scheduler gives.
-const QUICK: (u32, u32) = (500, 161);
+/// Calls of a batch where nothing but a wrapper is in the way. A batch is shorter than a turn that the scheduler gives.
+const QUICK: u32 = 200;
 /// The same where each call stops the process.
-const SLOW: (u32, u32) = (50, 81);
+const SLOW: u32 = 10;
 
 /// A directory, plans in memory, and an emulated driver.
 pub(crate) struct Stage {
     directory: TempDir,
     idle: (Shared, OwnedFd),
+    other: (Shared, OwnedFd),
     waiting: (Shared, OwnedFd),
     elsewhere: (Shared, OwnedFd),
 }
 
+/// Rules for other calls.
+const OTHER: &str = "fsync,cuCtxSynchronize:delay=1us";
 /// Rules for each of the calls that are made, and none of whose turns comes.
-const WAITING: &str = "pread,pwrite,open,close,stat:delay=1us:when=1000000000;cuMemAlloc,cuMemFree:delay=1us:when=1000000000";
+const WAITING: &str = "pread,pwrite,open,close,stat,fstat,mmap,munmap,cuMemAlloc,cuMemFree,cuMemcpyHtoDAsync,cuStreamSynchronize,cuStreamCreate,cuStreamDestroy,cuFileHandleRegister,cuFileHandleDeregister:delay=1us:when=1000000000";
 /// Rules for the same calls on paths that nobody opens, or from a library that is not there.
-const ELSEWHERE: &str = "pread,pwrite,open,close,stat:delay=1us:path=*/nowhere;cuMemAlloc,cuMemFree:delay=1us:caller=nobody.so";
+const ELSEWHERE: &str = "pread,pwrite,open,close,stat,fstat,mmap,munmap:delay=1us:path=*/nowhere;cuMemAlloc,cuMemFree,cuMemcpyHtoDAsync,cuStreamSynchronize,cuStreamCreate,cuStreamDestroy,cuFileHandleRegister,cuFileHandleDeregister:delay=1us:caller=nobody.so";
 
 impl Stage {
     pub(crate) fn new() -> Stage {
@@ -37,11 +39,9 @@ impl Stage {
         let scope = fs::canonicalize(directory.path()).unwrap();
         fs::write(scope.join("file"), [1; 4096]).unwrap();
         fs::create_dir(scope.join("lib")).unwrap();
-        symlink(
-            library("libcuda_emulator.so"),
-            scope.join("lib/libcuda.so.1"),
-        )
-        .unwrap();
+        for name in ["libcuda.so.1", "libcufile.so.0"] {
+            symlink(library("libcuda_emulator.so"), scope.join("lib").join(name)).unwrap();
+        }
         let memory = |plan: &str| {
             let options = Options {
                 scopes: vec![scope.clone()],
@@ -56,6 +56,7 @@ impl Stage {
         };
         Stage {
             idle: memory(""),
+            other: memory(OTHER),
             waiting: memory(WAITING),
             elsewhere: memory(ELSEWHERE),
             directory,
@@ -73,36 +74,24 @@ fn library(name: &str) -> PathBuf {
     path
 }
 
+/// Whose way it is, and whether the limit holds for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    OursWithoutRule,
+    OursWithRule,
+    Other,
+}
+
 /// A way to run the calls.
 pub(crate) struct Method {
     pub(crate) name: &'static str,
+    pub(crate) way: Way,
     command: Box<dyn Fn() -> Command>,
 }
 
 impl Method {
-    /// Times by call.
-    pub(crate) fn run(&self) -> BTreeMap<String, Times> {
-        let mut command = (self.command)();
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success(),
-            "{command:?}: {}\n{said}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let lines = said.lines().map(|line| {
-            let fields: Vec<&str> = line.split(';').collect();
-            let [name, median, quickest] = fields[..] else {
-                panic!("{line}");
-            };
-            let times = Times {
-                median_ns: median.parse().unwrap(),
-                quickest_ns: quickest.parse().unwrap(),
-            };
-            (name.to_owned(), times)
-        });
-        lines.collect()
+    pub(crate) fn start(&self) -> Player {
+        Player::start(&mut (self.command)())
     }
 }
 
@@ -131,7 +120,7 @@ fn can_run(tracer: &str) -> bool {
 }
 
 /// The words before the program, of each way that needs another one.
-const OTHERS: &[(&str, &[&str], (u32, u32))] = &[
+const OTHERS: &[(&str, &[&str], u32)] = &[
     (
         "libfiu, a point for another call",
         &[
@@ -195,7 +184,7 @@ const OTHERS: &[(&str, &[&str], (u32, u32))] = &[
 /// Bare first.
 pub(crate) fn all(stage: &Stage) -> Vec<Method> {
     let scope = fs::canonicalize(stage.directory.path()).unwrap();
-    let start = move |before: &[&str], (calls, rounds): (u32, u32)| {
+    let start = move |before: &[&str], calls: u32| {
         let own = env::current_exe().unwrap();
         let mut command = match before {
             [] => Command::new(&own),
@@ -206,13 +195,13 @@ pub(crate) fn all(stage: &Stage) -> Vec<Method> {
             }
         };
         command
-            .args(["play", &calls.to_string(), &rounds.to_string()])
+            .args(["play", &calls.to_string()])
             .arg(&scope)
             .env("LD_LIBRARY_PATH", scope.join("lib"))
             .env_remove("LD_PRELOAD");
         command
     };
-    let preloaded = |name, memory: &OwnedFd| {
+    let preloaded = |name, way, memory: &OwnedFd| {
         let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
         let start = start.clone();
         let command = move || {
@@ -224,6 +213,7 @@ pub(crate) fn all(stage: &Stage) -> Vec<Method> {
         };
         Method {
             name,
+            way,
             command: Box::new(command),
         }
     };
@@ -231,24 +221,33 @@ pub(crate) fn all(stage: &Stage) -> Vec<Method> {
     let mut methods = vec![
         Method {
             name: "bare",
+            way: Way::Other,
             command: Box::new(move || bare(&[], QUICK)),
         },
-        preloaded("ours, no rule", &stage.idle.1),
+        preloaded("no plan", Way::OursWithoutRule, &stage.idle.1),
         preloaded(
-            "ours, a rule for the call whose turn does not come",
-            &stage.waiting.1,
+            "a rule for another call",
+            Way::OursWithoutRule,
+            &stage.other.1,
         ),
         preloaded(
-            "ours, a rule for the call on another path or of another caller",
+            "a rule for the call on another path or of another caller",
+            Way::OursWithRule,
             &stage.elsewhere.1,
         ),
+        preloaded(
+            "a rule for the call whose turn does not come",
+            Way::OursWithRule,
+            &stage.waiting.1,
+        ),
     ];
-    for (name, before, effort) in OTHERS {
+    for (name, before, calls) in OTHERS {
         if can_run(before[0]) {
             let start = start.clone();
             methods.push(Method {
                 name,
-                command: Box::new(move || start(before, *effort)),
+                way: Way::Other,
+                command: Box::new(move || start(before, *calls)),
             });
         }
     }

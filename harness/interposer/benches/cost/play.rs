@@ -4,81 +4,144 @@
 use std::ffi::{CString, c_void};
 use std::fs::File;
 use std::hint::black_box;
-use std::mem::transmute;
-use std::os::fd::AsRawFd;
+use std::io::stdin;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::ptr::null_mut;
 use std::time::Instant;
 
-const BYTES: usize = 4096;
+use crate::device::Device;
 
-/// Prints a line for each call: its name, the median and the quickest of the rounds in nanoseconds.
-pub(crate) fn run(calls: u32, rounds: u32, directory: &Path) {
+pub(crate) const BYTES: usize = 4096;
+/// Calls of a batch before the clock runs: a process that has waited finds its caches cold.
+const WARMING: u32 = 8;
+
+/// A sort of calls that are made one after another.
+pub(crate) struct Sort {
+    pub(crate) name: &'static str,
+    /// Wrapped calls in it.
+    pub(crate) calls: u32,
+    /// Whether the limit holds for it; COST.md says why not.
+    pub(crate) is_limited: bool,
+    run: fn(&World),
+}
+
+const fn sort(name: &'static str, calls: u32, run: fn(&World)) -> Sort {
+    Sort {
+        name,
+        calls,
+        is_limited: true,
+        run,
+    }
+}
+
+/// What they are made with.
+struct World {
+    name: CString,
+    number: RawFd,
+    buffer: *mut c_void,
+    device: Device,
+}
+
+pub(crate) const SORTS: &[Sort] = &[
+    sort("pread 4 KiB, cached", 1, World::read),
+    sort("pwrite 4 KiB", 1, World::write),
+    sort("stat by path", 1, World::stat),
+    sort("open + close", 2, World::open_and_close),
+    Sort {
+        is_limited: false,
+        ..sort("open + fstat + close", 3, World::open_and_use)
+    },
+    Sort {
+        is_limited: false,
+        ..sort("mmap + munmap of 4 KiB", 2, World::map)
+    },
+    sort("cuMemAlloc + cuMemFree", 2, |world| {
+        world.device.allocate_and_free();
+    }),
+    sort("cuMemcpyHtoDAsync + cuStreamSynchronize", 2, |world| {
+        world.device.copy(world.buffer);
+    }),
+    sort("cuStreamCreate + cuStreamDestroy", 2, |world| {
+        world.device.make_stream();
+    }),
+    sort(
+        "cuFileHandleRegister + cuFileHandleDeregister",
+        2,
+        |world| {
+            world.device.register(world.number);
+        },
+    ),
+];
+
+impl World {
+    fn read(&self) {
+        // SAFETY: a buffer of so many bytes.
+        black_box(unsafe { libc::pread(self.number, self.buffer, BYTES, 0) });
+    }
+
+    fn write(&self) {
+        // SAFETY: as above.
+        black_box(unsafe { libc::pwrite(self.number, self.buffer, BYTES, 0) });
+    }
+
+    fn stat(&self) {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: a terminated name, and room for the answer.
+        black_box(unsafe { libc::stat(self.name.as_ptr(), stat.as_mut_ptr()) });
+    }
+
+    fn open(&self) -> RawFd {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        // SAFETY: a terminated name.
+        unsafe { libc::open(self.name.as_ptr(), flags) }
+    }
+
+    fn open_and_close(&self) {
+        // SAFETY: nobody else has the descriptor.
+        black_box(unsafe { libc::close(self.open()) });
+    }
+
+    fn open_and_use(&self) {
+        let number = self.open();
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: room for the answer; nobody else has the descriptor.
+        unsafe {
+            black_box(libc::fstat(number, stat.as_mut_ptr()));
+            black_box(libc::close(number));
+        }
+    }
+
+    fn map(&self) {
+        let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+        // SAFETY: a fresh mapping, which nobody uses.
+        unsafe {
+            let start = libc::mmap(null_mut(), BYTES, read, shared, self.number, 0);
+            black_box(libc::munmap(start, BYTES));
+        }
+    }
+}
+
+/// For each line that names a sort by its place, makes so many calls and prints the nanoseconds that one took.
+pub(crate) fn run(calls: u32, directory: &Path) {
     let path = directory.join("file");
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let name = CString::new(path.to_str().unwrap()).unwrap();
-    let number = file.as_raw_fd();
     let mut buffer = [0u8; BYTES];
-    let buffer: *mut c_void = buffer.as_mut_ptr().cast();
-    let measure = |name: &str, call: &dyn Fn()| measure(name, calls, rounds, call);
-    // SAFETY: a descriptor, a name and a buffer that live to the end of the function.
-    unsafe {
-        measure("pread 4 KiB, cached", &|| {
-            black_box(libc::pread(number, buffer, BYTES, 0));
-        });
-        measure("pwrite 4 KiB", &|| {
-            black_box(libc::pwrite(number, buffer, BYTES, 0));
-        });
-        measure("open + close", &|| {
-            let number = libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-            black_box(libc::close(number));
-        });
-        measure("stat by path", &|| {
-            let mut stat: libc::stat = std::mem::zeroed();
-            black_box(libc::stat(name.as_ptr(), &raw mut stat));
-        });
-    }
-    device(&measure);
-}
-
-/// Allocations of the emulated device.
-fn device(measure: &dyn Fn(&str, &dyn Fn())) {
-    // SAFETY: a terminated name of a library without constructors of its own.
-    let driver = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
-    assert!(!driver.is_null());
-    // SAFETY: the handle is open, the name terminated.
-    let find = |name: &std::ffi::CStr| unsafe { libc::dlsym(driver, name.as_ptr()) };
-    type One = unsafe extern "C" fn(usize) -> u32;
-    type Two = unsafe extern "C" fn(*mut u64, usize) -> u32;
-    // SAFETY: functions of the driver by their types in cuda.h, with memory to write to.
-    unsafe {
-        let init: One = transmute(find(c"cuInit"));
-        let retain: Two = transmute(find(c"cuDevicePrimaryCtxRetain"));
-        let current: One = transmute(find(c"cuCtxSetCurrent"));
-        let allocate: Two = transmute(find(c"cuMemAlloc_v2"));
-        let free: One = transmute(find(c"cuMemFree_v2"));
-        let mut context = 0u64;
-        assert_eq!(init(0), 0);
-        assert_eq!(retain(&raw mut context, 0), 0);
-        assert_eq!(current(context as usize), 0);
-        measure("cuMemAlloc + cuMemFree, emulated", &|| {
-            let mut address = 0u64;
-            black_box(allocate(&raw mut address, 1 << 16));
-            black_box(free(address as usize));
-        });
-    }
-}
-
-fn measure(name: &str, calls: u32, rounds: u32, call: &dyn Fn()) {
-    let round = || {
-        let start = Instant::now();
-        for _ in 0..calls {
-            call();
-        }
-        start.elapsed().as_nanos() as f64 / f64::from(calls)
+    let world = World {
+        name: CString::new(path.to_str().unwrap()).unwrap(),
+        number: file.as_raw_fd(),
+        buffer: buffer.as_mut_ptr().cast(),
+        device: Device::open(),
     };
-    // The first one warms caches up.
-    round();
-    let mut times: Vec<f64> = (0..rounds).map(|_| round()).collect();
-    times.sort_by(f64::total_cmp);
-    println!("{name};{:.1};{:.1}", times[times.len() / 2], times[0]);
+    for line in stdin().lines() {
+        let sort = &SORTS[line.unwrap().parse::<usize>().unwrap()];
+        (0..WARMING.min(calls)).for_each(|_| (sort.run)(&world));
+        let start = Instant::now();
+        (0..calls).for_each(|_| (sort.run)(&world));
+        println!(
+            "{:.2}",
+            start.elapsed().as_nanos() as f64 / f64::from(calls)
+        );
+    }
 }

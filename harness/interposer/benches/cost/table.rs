@@ -1,77 +1,118 @@
-//! Times of many processes as a table.
+//! Times as tables, and what of them is over the limit.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What one process says of a call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) median_ns: f64,
-    pub(crate) quickest_ns: f64,
+use crate::methods::{Method, Way};
+use crate::play::{SORTS, Sort};
+
+/// What a wrapped call may cost more than the bare one where no rule is about it, nanoseconds.
+const LIMIT_NS: f64 = 100.0;
+
+/// By sort of call: rounds, and in each the time of every method, bare first.
+#[derive(Debug)]
+pub(crate) struct Table(Vec<Vec<Vec<f64>>>);
+
+impl Default for Table {
+    fn default() -> Table {
+        Table(SORTS.iter().map(|_| Vec::new()).collect())
+    }
 }
 
-/// By call and by method: the times of each process.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    calls: BTreeMap<String, BTreeMap<usize, Vec<Times>>>,
-}
-
-/// What all processes of a method say of a call.
-struct Summary {
-    /// The least of the medians.
+/// What a method adds to the bare call.
+struct Added {
+    /// Its quickest batch less the quickest bare one: other work only ever adds.
+    least_ns: f64,
+    /// The median of the differences within a round.
     median_ns: f64,
-    quickest_ns: f64,
-    highest_median_ns: f64,
 }
 
 impl Table {
-    /// Takes what one process of a method says.
-    pub(crate) fn add(&mut self, method: usize, times: BTreeMap<String, Times>) {
-        for (call, times) in times {
-            let by_method = self.calls.entry(call).or_default();
-            by_method.entry(method).or_default().push(times);
-        }
+    /// Takes a round.
+    pub(crate) fn add(&mut self, sort: usize, times: Vec<f64>) {
+        self.0[sort].push(times);
     }
 
-    /// One row for each method. The first method's figures are as they are, the others' what they add to it.
-    pub(crate) fn markdown(&self, methods: &[&str]) -> String {
-        let mut text = "| ns |".to_owned();
-        for call in self.calls.keys() {
-            let _ = write!(text, " {call} |");
+    /// One table of our ways, and one of the others'.
+    pub(crate) fn markdown(&self, methods: &[Method]) -> String {
+        let is_ours = |method: &Method| method.way != Way::Other;
+        let part = |wanted: bool| {
+            let places = (1..methods.len()).filter(|place| is_ours(&methods[*place]) == wanted);
+            self.part(methods, &places.collect::<Vec<_>>())
+        };
+        format!("{}\n{}", part(true), part(false))
+    }
+
+    fn part(&self, methods: &[Method], places: &[usize]) -> String {
+        let mut text = "| ns | wrapped calls | bare |".to_owned();
+        for place in places {
+            let _ = write!(text, " {} |", methods[*place].name);
         }
-        text.push_str("\n| --- |");
-        text.push_str(&" ---: |".repeat(self.calls.len()));
-        for (place, method) in methods.iter().enumerate() {
-            let _ = write!(text, "\n| {method} |");
-            for by_method in self.calls.values() {
-                let (bare, own) = (summary(&by_method[&0]), summary(&by_method[&place]));
-                let median = own.median_ns;
-                let (quickest, highest) = (own.quickest_ns, own.highest_median_ns);
-                let _ = match place {
-                    0 => write!(text, " {median:.0} ({quickest:.0} to {highest:.0}) |"),
-                    _ => write!(
-                        text,
-                        " {:+.0} ({:+.0} to {:+.0}) |",
-                        median - bare.median_ns,
-                        quickest - bare.quickest_ns,
-                        highest - bare.median_ns
-                    ),
+        text.push_str("\n| --- | ---: | ---: |");
+        text.push_str(&" ---: |".repeat(places.len()));
+        for (row, sort) in SORTS.iter().enumerate() {
+            let (bare, median) = (self.least_ns(row, 0), median(self.times(row, 0)));
+            let Sort { name, calls, .. } = sort;
+            let _ = write!(text, "\n| {name} | {calls} | {bare:.0} ({median:.0}) |");
+            for place in places {
+                let Added {
+                    least_ns,
+                    median_ns,
+                } = self.added(row, *place);
+                let judgement = match self.is_over(row, *place, methods[*place].way) {
+                    None => "",
+                    Some(true) => " over",
+                    Some(false) => " ok",
                 };
+                let _ = write!(text, " {least_ns:+.0} ({median_ns:+.0}){judgement} |");
             }
         }
         text.push('\n');
         text
     }
+
+    /// A line for each sort of call whose wrappers cost more than the limit where no rule is about it.
+    pub(crate) fn over_limit(&self, methods: &[Method]) -> Vec<String> {
+        let mut over = Vec::new();
+        for (row, sort) in SORTS.iter().enumerate() {
+            for (place, Method { name, way, .. }) in methods.iter().enumerate() {
+                if self.is_over(row, place, *way) == Some(true) {
+                    let added_ns = self.added(row, place).least_ns;
+                    let (call, limit_ns) = (sort.name, limit_ns(sort));
+                    over.push(format!("{call}, {name}: {added_ns:.0} ns more than bare, {limit_ns:.0} are allowed; profile it, or run again on a quiet machine"));
+                }
+            }
+        }
+        over
+    }
+
+    fn is_over(&self, row: usize, place: usize, way: Way) -> Option<bool> {
+        let is_judged = SORTS[row].is_limited && way == Way::OursWithoutRule;
+        is_judged.then(|| self.added(row, place).least_ns > limit_ns(&SORTS[row]))
+    }
+
+    fn added(&self, row: usize, place: usize) -> Added {
+        let differences = self.0[row].iter().map(|round| round[place] - round[0]);
+        Added {
+            least_ns: self.least_ns(row, place) - self.least_ns(row, 0),
+            median_ns: median(differences),
+        }
+    }
+
+    fn least_ns(&self, row: usize, place: usize) -> f64 {
+        self.times(row, place).fold(f64::INFINITY, f64::min)
+    }
+
+    fn times(&self, row: usize, place: usize) -> impl Iterator<Item = f64> {
+        self.0[row].iter().map(move |round| round[place])
+    }
 }
 
-fn summary(times: &[Times]) -> Summary {
-    let medians = || times.iter().map(|times| times.median_ns);
-    Summary {
-        median_ns: medians().fold(f64::INFINITY, f64::min),
-        quickest_ns: times
-            .iter()
-            .map(|times| times.quickest_ns)
-            .fold(f64::INFINITY, f64::min),
-        highest_median_ns: medians().fold(0.0, f64::max),
-    }
+fn limit_ns(sort: &Sort) -> f64 {
+    LIMIT_NS * f64::from(sort.calls)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

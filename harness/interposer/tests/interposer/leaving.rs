@@ -6,7 +6,7 @@ use std::path::Path;
 use libtest_mimic::Trial;
 use spillproof_faults::Presence;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, text};
 use crate::trial;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -27,10 +27,14 @@ pub(crate) fn tests() -> Vec<Trial> {
             "leaving::children_without_the_preload_are_missing",
             children,
         ),
+        trial(
+            "leaving::what_a_child_in_its_parents_memory_opens_is_its_own",
+            opened_in_shared_memory,
+        ),
     ]
 }
 
-pub(crate) fn play(what: &str, _: &Path) {
+pub(crate) fn play(what: &str, directory: &Path) {
     match what {
         "main" => {}
         "exit" => std::process::exit(0),
@@ -39,7 +43,78 @@ pub(crate) fn play(what: &str, _: &Path) {
         "spawned" => start(libc::posix_spawnp),
         "vforked" => vforked(c"/bin/true"),
         "vforked in vain" => vforked(c"/nowhere/to/be/found"),
+        #[allow(deprecated)]
+        "vforked open" => open_beside(directory, || {
+            // SAFETY: the child opens a file and ends.
+            let child = unsafe { libc::vfork() };
+            if child == 0 {
+                open_and_end(directory);
+            }
+            child
+        }),
+        "cloned open" => open_beside(directory, || {
+            let mut stack = vec![0u128; 1 << 14];
+            let flags = libc::CLONE_VM | libc::SIGCHLD;
+            let argument = (&raw const directory).cast_mut().cast();
+            // SAFETY: the stack is large enough and aligned; it and the argument live until the child has ended.
+            unsafe {
+                let top = stack.as_mut_ptr_range().end.cast();
+                let child = libc::clone(open_in_child, top, flags, argument);
+                libc::waitid(
+                    libc::P_PID,
+                    child as u32,
+                    &mut std::mem::zeroed(),
+                    libc::WEXITED | libc::WNOWAIT,
+                );
+                child
+            }
+        }),
         _ => panic!("{what}"),
+    }
+}
+
+extern "C" fn open_in_child(directory: *mut libc::c_void) -> i32 {
+    // SAFETY: the argument of the call that made the child.
+    open_and_end(unsafe { *directory.cast::<&Path>() })
+}
+
+fn open_and_end(directory: &Path) -> ! {
+    open(directory, "child");
+    // SAFETY: ends the child.
+    unsafe { libc::_exit(0) }
+}
+
+/// Opens a file that stays open.
+fn open(directory: &Path, name: &str) {
+    let path = std::ffi::CString::new(text(&directory.join(name))).unwrap();
+    // SAFETY: a terminated name.
+    let number = unsafe { libc::open(path.as_ptr(), libc::O_CREAT | libc::O_RDWR, 0o600) };
+    assert!(number >= 0);
+}
+
+/// Opens a file before there is a child, and one after it is gone.
+fn open_beside(directory: &Path, start: impl FnOnce() -> i32) {
+    open(directory, "before");
+    let child = start();
+    // SAFETY: waits for that child.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    open(directory, "after");
+    print!("{} {child}", std::process::id());
+}
+
+fn opened_in_shared_memory() {
+    for way in ["vforked open", "cloned open"] {
+        let stage = Stage::new("");
+        let said = stage.play(&["leaving", way, text(&stage.scope())]);
+        let (parent, child) = said.split_once(' ').unwrap();
+        let (parent, child): (u32, u32) = (parent.parse().unwrap(), child.parse().unwrap());
+        let opened = stage
+            .ledger()
+            .into_iter()
+            .map(|entry| (entry.path, entry.pid));
+        let expected = [("before", parent), ("child", child), ("after", parent)];
+        let expected = expected.map(|(path, pid)| (path.to_owned(), pid));
+        assert_eq!(opened.collect::<Vec<_>>(), expected, "{way}");
     }
 }
 
