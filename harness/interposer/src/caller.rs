@@ -18,6 +18,7 @@ struct Range {
     is_whole: AtomicU8,
     start: AtomicUsize,
     end: AtomicUsize,
+    name_bytes: AtomicUsize,
     name: [AtomicU64; NAME_BYTES / 8],
 }
 
@@ -55,6 +56,7 @@ impl Range {
             is_whole: AtomicU8::new(0),
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
+            name_bytes: AtomicUsize::new(0),
             name: [const { AtomicU64::new(0) }; NAME_BYTES / 8],
         }
     }
@@ -67,11 +69,11 @@ impl Range {
 
     fn name(&self) -> Name {
         let mut name = Name::empty();
-        for (bytes, word) in name.bytes.chunks_exact_mut(8).zip(&self.name) {
-            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        let (words, _) = name.bytes.as_chunks_mut::<8>();
+        for (bytes, word) in words.iter_mut().zip(&self.name) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
         }
-        let end = name.bytes.iter().position(|byte| *byte == 0);
-        name.length = end.unwrap_or(NAME_BYTES);
+        name.length = self.name_bytes.load(Ordering::Relaxed).min(NAME_BYTES);
         name
     }
 }
@@ -92,6 +94,7 @@ pub(crate) fn library_at(address: usize) -> Name {
     if let Some(range) = TABLE.get(index) {
         range.start.store(start, Ordering::Relaxed);
         range.end.store(end, Ordering::Relaxed);
+        range.name_bytes.store(name.length, Ordering::Relaxed);
         for (bytes, word) in name.bytes.chunks_exact(8).zip(&range.name) {
             let mut value = [0u8; 8];
             value.copy_from_slice(bytes);

@@ -58,11 +58,15 @@ unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
         }
         let is_inside = target::is_inside(call, shared);
         let nth = is_inside.then(|| shared.count(call.meaning()));
-        drop(busy);
-        match call.site().effect {
-            Effect::Nothing => call.make(real),
-            _ => make(shared, call, real, nth),
+        if call.site().effect == Effect::Nothing {
+            drop(busy);
+            return call.make(real);
         }
+        let taken = effect::begin(shared, call);
+        drop(busy);
+        let result = call.make(real);
+        conclude(shared, call, result, nth, taken);
+        result
     }
 }
 
