@@ -70,7 +70,7 @@ fn too_small() -> String {
         .unwrap()
         .read_exact(&mut bytes)
         .unwrap();
-    let memory = memfd_create(c"small", MemfdFlags::ALLOW_SEALING).unwrap();
+    let memory = memfd_create(c"small", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&memory, 4096).unwrap();
     let memory = fs::File::from(memory);
     memory.write_all_at(&bytes, 0).unwrap();
