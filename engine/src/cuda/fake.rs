@@ -25,6 +25,9 @@ struct Board {
     calls: BTreeMap<&'static str, u64>,
     plans: Vec<Failure>,
     meanwhile: Vec<Meanwhile>,
+    /// The copy to the host that is queued and then denied, by its number.
+    denied: Option<u64>,
+    queued: Vec<Queued>,
     violations: Vec<String>,
 }
 
@@ -33,6 +36,12 @@ struct Failure {
     first: u64,
     last: u64,
     code: u32,
+}
+
+/// A copy that lands when its stream, or the context, is waited for.
+struct Queued {
+    to: u64,
+    contents: Vec<u8>,
 }
 
 /// What happens elsewhere while a call runs.
@@ -90,6 +99,15 @@ fn done(name: &str, count: u64, act: impl FnOnce(&mut Board) -> RawResult) -> Ra
 }
 
 impl Board {
+    /// Copies that are queued end.
+    fn land(&mut self) {
+        for Queued { to, contents } in self.queued.drain(..) {
+            let to = to as *mut u8;
+            // SAFETY: the lane keeps the slot for as long as a copy may be under way, which is what is tested.
+            unsafe { std::ptr::copy_nonoverlapping(contents.as_ptr(), to, contents.len()) };
+        }
+    }
+
     fn used(&self) -> u64 {
         self.memory.values().map(|bytes| bytes.len() as u64).sum()
     }
@@ -148,6 +166,11 @@ impl FakeDriver {
                 act: Box::new(act),
             });
         });
+    }
+
+    /// The `nth` copy to the host is queued, and said to have failed: it lands when somebody waits.
+    pub(crate) fn deny(&self, nth: u64) {
+        self.with(|board| board.denied = Some(nth));
     }
 
     pub(crate) fn stop_failing(&self) {
@@ -238,8 +261,20 @@ succeed! {
     init(flags: c_uint) = "cuInit";
     release_context(device: CUdevice) = "cuDevicePrimaryCtxRelease";
     set_context(context: CUcontext) = "cuCtxSetCurrent";
-    synchronize() = "cuCtxSynchronize";
-    synchronize_stream(stream: CUstream) = "cuStreamSynchronize";
+}
+
+unsafe extern "C" fn synchronize() -> RawResult {
+    call("cuCtxSynchronize", |board| {
+        board.land();
+        RawResult::SUCCESS
+    })
+}
+
+unsafe extern "C" fn synchronize_stream(_stream: CUstream) -> RawResult {
+    call("cuStreamSynchronize", |board| {
+        board.land();
+        RawResult::SUCCESS
+    })
 }
 
 unsafe extern "C" fn device_count(out: *mut c_int) -> RawResult {
@@ -343,12 +378,19 @@ unsafe extern "C" fn to_host(
     _stream: CUstream,
 ) -> RawResult {
     call("cuMemcpyDtoHAsync", |board| {
+        let is_denied = board.denied == board.calls.get("cuMemcpyDtoHAsync").copied();
         let Some(source) = board.find(from, len) else {
             board
                 .violations
                 .push(format!("read of {len} bytes at {from:#x}"));
             return RawResult::INVALID_VALUE;
         };
+        if is_denied {
+            let contents = source.to_vec();
+            let to = to as u64;
+            board.queued.push(Queued { to, contents });
+            return RawResult(999);
+        }
         // SAFETY: the caller gives `len` writable bytes.
         unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), to.cast(), len) };
         RawResult::SUCCESS

@@ -161,6 +161,25 @@ fn a_failed_wait_for_the_stream_is_made_good_by_a_wait_for_the_context() {
 }
 
 #[test]
+fn a_slot_waits_for_a_copy_that_was_queued_and_is_said_to_have_failed() {
+    let driver = FakeDriver::new(1 << 20);
+    let context = driver.context();
+    let old = DeviceBuffer::new(&context, 10).unwrap();
+    let new = DeviceBuffer::new(&context, 10).unwrap();
+    assert!(FakeDriver::poke(old.address(), &[1; 10]));
+    let mut lane = Lane::new(&context, SLOT).unwrap();
+    driver.deny(1);
+    assert!(lane.download(old.address(), 10).is_err());
+    lane.slot().unwrap()[..10].fill(7);
+    // Whatever was still under way lands now.
+    context.synchronize().unwrap();
+    lane.upload(new.address(), 10).unwrap();
+    assert_eq!(FakeDriver::peek(new.address(), 10), Some(vec![7; 10]));
+    drop((old, new, lane));
+    assert_baseline(&driver, context);
+}
+
+#[test]
 fn a_slot_under_a_copy_that_never_ends_is_not_given_back() {
     let driver = FakeDriver::new(1 << 20);
     let context = driver.context();
