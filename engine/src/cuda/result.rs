@@ -12,7 +12,10 @@ impl RawResult {
 
     /// Whether the context is unusable from here on (F17, F18): the driver repeats such a result for every later
     /// call, so that nothing on the device can be trusted or saved any more.
-    /// Source: the descriptions of `CUresult` in the CUDA driver API reference.
+    ///
+    /// Source: the descriptions of `CUresult` in the CUDA driver API reference, 13.0 (`cuda.h`). "To continue using CUDA, the process
+    /// must be terminated and relaunched": 226, 700, 702, 714 to 719, 721, 810, 911; "the context cannot be used anymore": 710;
+    /// there is none: 4, 709. Of uncorrectable errors (214, 220) it does not say so: that they end the use of the device is ours (F18).
     pub(super) fn is_sticky(self) -> bool {
         matches!(
             self.0,
@@ -22,7 +25,10 @@ impl RawResult {
             | 214 | 220 | 226
             // illegal address, launch timeout, assert, hardware stack error, illegal instruction, misaligned
             // address, invalid address space, invalid pc, launch failed
-            | 700 | 702 | 710 | 714..=719
+            | 700 | 702 | 710 | 714
+                ..=719
+            // tensor memory leak, client terminated by the MPS server, error in an external device
+            | 721 | 810 | 911
         )
     }
 }
@@ -34,7 +40,7 @@ mod tests {
 
     #[test]
     fn an_illegal_address_ends_the_context_and_an_exhausted_memory_does_not() {
-        for code in [700, 214, 719] {
+        for code in [700, 214, 719, 721, 810, 911] {
             assert!(RawResult(code).is_sticky(), "{code}");
         }
         for result in [
