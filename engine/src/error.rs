@@ -222,6 +222,16 @@ impl Error {
         }
     }
 
+    /// Whether the process or the machine has no descriptors left: for a while, and whatever was to be opened.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            }
+            _ => false,
+        }
+    }
+
     /// The error of a failed file call: ENOSPC, EDQUOT and EFBIG become [`Error::DiskFull`] (F48).
     pub(crate) fn from_call(
         operation: &'static str,

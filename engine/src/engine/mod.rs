@@ -41,7 +41,7 @@ use crate::{
     cuda::Context,
     cufile,
     spill::SpillDirectory,
-    transfer::{CuFile, Staged, Traffic, Transfer},
+    transfer::{CuFile, Staged, Traffic, Transfer, Unusable},
 };
 use monitor::Owned;
 use state::{Model, State};
@@ -108,11 +108,13 @@ impl Engine {
         )?);
         let by_cufile = driver.map(|driver| {
             let use_ = settings.cufile();
-            CuFile::open(driver?, &context, &directory, &staged, &traffic, use_)
+            let driver = driver.map_err(Unusable::Here)?;
+            CuFile::open(driver, &context, &directory, &staged, &traffic, use_)
         });
         let (transfer, cufile_refusal): (Arc<dyn Transfer>, _) = match by_cufile {
             Some(Ok(cufile)) => (Arc::new(cufile), None),
-            Some(Err(reason)) => (Arc::clone(&staged) as _, Some(reason)),
+            Some(Err(Unusable::Here(reason))) => (Arc::clone(&staged) as _, Some(reason)),
+            Some(Err(Unusable::Untried(error))) => return Err(error),
             None => (Arc::clone(&staged) as _, None),
         };
         // What ended the context while cuFile was tried out is no reason to do without cuFile alone.

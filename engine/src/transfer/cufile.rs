@@ -60,6 +60,32 @@ enum Direction {
     ToDevice,
 }
 
+/// Why cuFile is not used.
+pub(crate) enum Unusable {
+    /// It does not work here: the reason, for people.
+    Here(String),
+    /// It could not be tried out, since descriptors ran out. Whether it works is not known (F36).
+    Untried(Error),
+}
+
+impl From<Error> for Unusable {
+    fn from(error: Error) -> Self {
+        match error.is_out_of_descriptors() {
+            true => Self::Untried(error),
+            false => Self::Here(error.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for Unusable {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Other(error) => error.into(),
+            failure => Self::Here(failure.to_string()),
+        }
+    }
+}
+
 /// How one read by cuFile ended.
 enum Attempt {
     Done,
@@ -72,7 +98,7 @@ impl CuFile {
     /// back. Nothing else proves that it works there.
     ///
     /// # Errors
-    /// The reason why it is not used, for people.
+    /// The reason why it is not used.
     pub(crate) fn open(
         driver: Arc<Driver>,
         context: &Arc<Context>,
@@ -80,29 +106,25 @@ impl CuFile {
         staged: &Arc<Staged>,
         traffic: &Arc<Traffic>,
         wanted: CuFileUse,
-    ) -> Result<Self, String> {
-        let file = probe::file(directory).map_err(|error| error.to_string())?;
-        let storage = file
-            .open_direct()
-            .and_then(|opened| {
-                Storage::of(&opened)
-                    .map_err(|error| Error::from_call("fstatfs", file.path(), 0, error))
-            })
-            .map_err(|error| error.to_string())?;
+    ) -> Result<Self, Unusable> {
+        let file = probe::file(directory)?;
+        let storage = file.open_direct().and_then(|opened| {
+            Storage::of(&opened).map_err(|error| Error::from_call("fstatfs", file.path(), 0, error))
+        })?;
         let (path, piece_bytes) = match (driver.mode(storage), wanted) {
             (Mode::Direct, CuFileUse::Auto | CuFileUse::On) => {
                 (TransferPath::CuFile, DIRECT_PIECE_BYTES)
             }
             (Mode::Compat, CuFileUse::On) => (TransferPath::CuFileCompat, COMPAT_PIECE_BYTES),
             (Mode::Compat, CuFileUse::Auto) => {
-                return Err(
+                return Err(Unusable::Here(
                     "it would go through buffers of its own in host memory (compatibility mode); \
                      OFFLOAD_CUFILE=on uses it all the same"
                         .into(),
-                );
+                ));
             }
             (Mode::Direct | Mode::Compat, CuFileUse::Off) => {
-                return Err("OFFLOAD_CUFILE=off".into());
+                return Err(Unusable::Here("OFFLOAD_CUFILE=off".into()));
             }
         };
         let opened = Self {
@@ -180,6 +202,7 @@ impl CuFile {
             Ok(Some(done)) => done,
             Ok(None) => return Ok(Attempt::NotAsked),
             Err(Failure::Stopped(error)) => return Err(error),
+            Err(Failure::Other(error)) if !is_of_this_file(&error) => return Err(error),
             Err(failure) => return Ok(Attempt::Failed(failure)),
         };
         match self.staged.load_rest(from, checksums, to, done, stop) {
@@ -229,7 +252,7 @@ impl CuFile {
         }
         // A handle that is unknown all at once may mean that the driver was closed: it is noticed here.
         let _ = self.driver.is_open();
-        // What is short in the process for a while, descriptors for instance, says nothing about cuFile (F36).
+        // What somebody did to the file's name says nothing about cuFile.
         let is_elsewhere = matches!(failure, Failure::Other(_));
         match (served, is_elsewhere) {
             (true, true) => self.health.staged(failure),
@@ -259,6 +282,7 @@ impl Transfer for CuFile {
             }
             Ok(None) => return self.staged.store(from, to, stop),
             Err(Failure::Stopped(error)) => return Err(error),
+            Err(Failure::Other(error)) if !is_of_this_file(&error) => return Err(error),
             Err(failure) => failure,
         };
         if let Some(full) = full_disk(&first, from, to) {
@@ -322,6 +346,12 @@ impl Transfer for CuFile {
         );
         notes
     }
+}
+
+/// Whether the name of the file is what stands against opening it for cuFile. That the system opens nothing, for want of descriptors
+/// for instance, says nothing about cuFile and is told (F35, F36).
+fn is_of_this_file(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt
 }
 
 /// The error of a disk that is full, which the staged way would meet again.

@@ -14,7 +14,7 @@ mod staged;
 mod workers;
 
 pub(crate) use checksums::{CHECKSUM_BYTES, Checksums};
-pub(crate) use cufile::CuFile;
+pub(crate) use cufile::{CuFile, Unusable};
 pub(crate) use file_range::{FileRange, ModelFile};
 pub(crate) use ram_copy::RamCopy;
 pub(crate) use staged::{SourceRead, Staged};

@@ -1,6 +1,6 @@
 //! Trying cuFile out: registering a handle proves little, only bytes that came back do.
 
-use super::{CuFile, Direction};
+use super::{CuFile, Direction, Unusable};
 use crate::{
     Error,
     cancellation::Stop,
@@ -29,20 +29,19 @@ pub(super) fn file(directory: &SpillDirectory) -> Result<Arc<ModelFile>, Error> 
 /// Writes every block from device memory, looks at the file, reads it back to other device memory and compares.
 ///
 /// # Errors
-/// The reason why cuFile cannot be used, for people.
-pub(super) fn run(cufile: &CuFile, file: &Arc<ModelFile>) -> Result<(), String> {
+/// The reason why cuFile cannot be used.
+pub(super) fn run(cufile: &CuFile, file: &Arc<ModelFile>) -> Result<(), Unusable> {
     let mut offset = 0;
     for (index, bytes) in BLOCKS.into_iter().enumerate() {
-        let range = FileRange::take(file, index, offset, bytes)
-            .map_err(text)?
-            .ok_or("the probe's file is new and yet in use")?;
+        let range = FileRange::take(file, index, offset, bytes)?
+            .ok_or_else(|| here("the probe's file is new and yet in use"))?;
         round_trip(cufile, &Arc::new(range), index as u64)?;
         offset += padded_bytes(bytes);
     }
     Ok(())
 }
 
-fn round_trip(cufile: &CuFile, range: &Arc<FileRange>, seed: u64) -> Result<(), String> {
+fn round_trip(cufile: &CuFile, range: &Arc<FileRange>, seed: u64) -> Result<(), Unusable> {
     let mut expected = vec![0; range.file_bytes() as usize];
     let bytes = range.bytes() as usize;
     Fill::Seed(seed).write(0, &mut expected[..bytes]);
@@ -51,30 +50,33 @@ fn round_trip(cufile: &CuFile, range: &Arc<FileRange>, seed: u64) -> Result<(), 
     let inverse: Vec<u8> = expected[..bytes].iter().map(|byte| !byte).collect();
     let target = filled(context, staged, &inverse)?;
 
-    context.synchronize().map_err(text)?;
+    context.synchronize()?;
     let done = moved(cufile, span(&source), range, Direction::ToFile)?;
-    let checksums = staged
-        .store_rest(span(&source), range, done, &Stop::never())
-        .map_err(text)?;
+    let checksums = staged.store_rest(span(&source), range, done, &Stop::never())?;
     let mut written = vec![0; expected.len()];
-    range.read_exact_at(&mut written, 0).map_err(text)?;
+    range.read_exact_at(&mut written, 0)?;
     if written != expected {
-        return Err("cuFileWrite left other bytes in the file than the device held".into());
+        return Err(here(
+            "cuFileWrite left other bytes in the file than the device held",
+        ));
     }
 
     let done = moved(cufile, span(&target), range, Direction::ToDevice)?;
     staged
         .load_rest(range, &checksums, span(&target), done, &Stop::never())
-        .map_err(|error| format!("cuFileRead delivered other bytes than the file held: {error}"))?;
+        .map_err(|error| {
+            here(&format!(
+                "cuFileRead delivered other bytes than the file held: {error}"
+            ))
+        })?;
     let mut read = vec![0; bytes];
-    staged
-        .read_device(target.address(), &mut read)
-        .map_err(text)?;
+    staged.read_device(target.address(), &mut read)?;
     if read != expected[..bytes] {
-        return Err("cuFileRead delivered other bytes than the file held".into());
+        return Err(here("cuFileRead delivered other bytes than the file held"));
     }
-    source.release().map_err(text)?;
-    target.release().map_err(text)
+    source.release()?;
+    target.release()?;
+    Ok(())
 }
 
 fn moved(
@@ -82,28 +84,21 @@ fn moved(
     span: DeviceSpan,
     range: &FileRange,
     direction: Direction,
-) -> Result<u64, String> {
+) -> Result<u64, Unusable> {
     cufile
-        .move_pages(span, range, direction, &Stop::never())
-        .map_err(|failure| failure.to_string())?
-        .ok_or_else(|| "the driver was lost while it was tried out".into())
+        .move_pages(span, range, direction, &Stop::never())?
+        .ok_or_else(|| here("the driver was lost while it was tried out"))
 }
 
 /// Device memory with these contents.
-fn filled(
-    context: &Arc<Context>,
-    staged: &Staged,
-    contents: &[u8],
-) -> Result<DeviceBuffer, String> {
-    let buffer = DeviceBuffer::new(context, contents.len() as u64).map_err(text)?;
+fn filled(context: &Arc<Context>, staged: &Staged, contents: &[u8]) -> Result<DeviceBuffer, Error> {
+    let buffer = DeviceBuffer::new(context, contents.len() as u64)?;
     let mut given = |offset: u64, out: &mut [u8]| {
         let start = offset as usize;
         out.copy_from_slice(&contents[start..start + out.len()]);
         Ok(())
     };
-    staged
-        .write_device(span(&buffer), &mut given, &Stop::never())
-        .map_err(text)?;
+    staged.write_device(span(&buffer), &mut given, &Stop::never())?;
     Ok(buffer)
 }
 
@@ -114,6 +109,6 @@ fn span(buffer: &DeviceBuffer) -> DeviceSpan {
     }
 }
 
-fn text(error: Error) -> String {
-    error.to_string()
+fn here(reason: &str) -> Unusable {
+    Unusable::Here(reason.into())
 }

@@ -64,14 +64,18 @@ impl Parts {
     }
 
     fn open(&self, wanted: CuFileUse) -> Result<CuFile, String> {
-        CuFile::open(
+        let opened = CuFile::open(
             self.library.driver()?,
             &self.context,
             &self.spill,
             &self.staged,
             &self.traffic,
             wanted,
-        )
+        );
+        opened.map_err(|unusable| match unusable {
+            Unusable::Here(reason) => reason,
+            Unusable::Untried(error) => panic!("{error}"),
+        })
     }
 
     /// Nothing is left of a probe.
