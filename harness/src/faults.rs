@@ -4,7 +4,7 @@ pub use spillproof_faults::{
     Action, FaultError, Library, Plan, PlanError, Rule, Signal, SiteId, When,
 };
 
-use std::{fmt, ops::Range, str::FromStr};
+use std::{fmt, ops::Range, path::PathBuf, str::FromStr};
 
 /// A fault plan, and when it is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl FromStr for Faults {
 }
 
 /// A call that went as a rule says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fired {
     /// The function.
     pub site: SiteId,
@@ -78,6 +78,14 @@ pub struct Fired {
     pub nth: u64,
     /// What it returned, unless it only moved less, took longer or raised a signal.
     pub error: Option<FaultError>,
+    /// Whether the call was made all the same, and only said to have failed.
+    pub after: bool,
+    /// What the call was to end, by the key that the ledger has it under; of one that opens, its flags; else 0.
+    pub key: u64,
+    /// Orders it among the rows of the ledger.
+    pub serial: u64,
+    /// The file that it was about, relative to the offload directory where it is inside; empty where there is none.
+    pub path: PathBuf,
 }
 
 impl fmt::Display for Fired {

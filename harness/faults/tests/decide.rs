@@ -85,11 +85,12 @@ fn a_rule_counts_all_its_sites_together_and_no_others() {
     assert_eq!(bench.outcome("pwrite"), Outcome::Proceed);
     let receipts = bench.shared.receipts();
     assert_eq!(receipts.len(), 1);
-    let receipt = receipts[0];
+    let receipt = &receipts[0];
     assert_eq!(
         (receipt.rule, receipt.nth, receipt.site),
         (0, 3, SiteId::named("pwrite"))
     );
+    assert_eq!((receipt.size, receipt.key, &*receipt.path), (4096, 0, ""));
     assert!(bench.attached.rules(SiteId::named("fsync")).is_empty());
 }
 

@@ -265,7 +265,7 @@ fn receipts_start_anew_with_a_plan_and_their_count_is_complete() {
     }
     let receipts = shared.receipts();
     assert_eq!(receipts.len(), 1);
-    let receipt = receipts[0];
+    let receipt = &receipts[0];
     assert_eq!((receipt.rule, receipt.nth, receipt.site), (1, 2, PWRITE));
     assert_eq!(receipt.pid, std::process::id());
     let counts = shared.rule_counts();

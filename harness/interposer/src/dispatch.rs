@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::thread::{NanosleepRelativeResult as Slept, Timespec, nanosleep};
 use spillproof_faults::{
-    Attached, Call as Planned, Decision, Effect, Facts, Outcome, Recorded, Rules, Signals,
-    SpellingId, Taken,
+    Attached, Call as Planned, Decision, Effect, Facts, Key, Outcome, Recorded, Rules, Signals,
+    SpellingId, Taken, Target,
 };
 
 use crate::attach::shared;
@@ -150,6 +150,7 @@ unsafe fn decide(shared: &Attached, call: &Call, rules: Rules) -> Option<(Decisi
     let nth = is_in_scope.then(|| shared.count(call.meaning()));
     let mut facts = Known {
         paths: &paths,
+        ends: ended(call),
         address: call.caller,
         caller: None,
     };
@@ -210,6 +211,7 @@ unsafe fn conclude(
 /// What rules may ask of a call.
 struct Known<'a> {
     paths: &'a Paths,
+    ends: u64,
     address: usize,
     caller: Option<Name>,
 }
@@ -225,6 +227,29 @@ impl Facts for Known<'_> {
         self.caller
             .get_or_insert_with(|| caller::library_at(address))
             .as_bytes()
+    }
+
+    fn key(&mut self) -> u64 {
+        self.ends
+    }
+}
+
+/// What the call ends, by its key in the ledger; of one that opens, its flags.
+fn ended(call: &Call) -> u64 {
+    match call.site().effect {
+        Effect::Ends {
+            key: Key::Arg(index),
+            ..
+        } => call.argument(index) as u64,
+        Effect::Closes(index) => u64::from(call.descriptor(index) as u32),
+        Effect::Opens => match call.site().target {
+            // Flags stand behind the name.
+            Target::Path(path_arg) | Target::PathAt { path_arg, .. } => {
+                u64::from(call.descriptor(path_arg + 1) as u32)
+            }
+            _ => 0,
+        },
+        _ => 0,
     }
 }
 

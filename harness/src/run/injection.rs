@@ -109,13 +109,20 @@ impl Injection {
         let receipts = self.shared.receipts();
         let new = receipts.get(seen..).unwrap_or_default();
         let rules = &self.plan.rules;
-        let fired = new.iter().map(|receipt| Fired {
-            site: receipt.site,
-            nth: receipt.nth,
-            error: rules.get(receipt.rule).and_then(|rule| match rule.action {
-                Action::Error(error) => Some(error),
-                Action::Short { .. } | Action::Delay(_) | Action::Signal(_) => None,
-            }),
+        let fired = new.iter().map(|receipt| {
+            let rule = rules.get(receipt.rule);
+            Fired {
+                site: receipt.site,
+                nth: receipt.nth,
+                error: rule.and_then(|rule| match rule.action {
+                    Action::Error(error) => Some(error),
+                    Action::Short { .. } | Action::Delay(_) | Action::Signal(_) => None,
+                }),
+                after: rule.is_some_and(|rule| rule.after),
+                key: receipt.key,
+                serial: receipt.serial,
+                path: receipt.path.clone().into(),
+            }
         });
         fired.collect()
     }

@@ -11,8 +11,9 @@ use rustix::process::getpid;
 use rustix::thread::gettid;
 
 use super::attached::{Attached, Rules};
-use super::layout::{MAX_RECEIPTS, RECEIPTS, header, receipt, state};
+use super::layout::{MAX_RECEIPTS, PATH_BYTES, RECEIPTS, header, receipt, state};
 use super::rules;
+use super::trace::end_of;
 use crate::error::FaultError;
 use crate::glob::{matches, matches_path};
 use crate::plan::Action;
@@ -36,6 +37,10 @@ pub trait Facts {
     fn paths(&mut self) -> [Option<&[u8]>; 2];
     /// The file name of the library that called, such as `libcufile.so.0`.
     fn caller(&mut self) -> &[u8];
+    /// What the call ends, by the key that the ledger has it under; of one that opens, its flags; else 0.
+    fn key(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a call comes to.
@@ -81,7 +86,7 @@ impl Attached {
             if self.concerns(index, call, rules, facts) {
                 let nth = rules::count(&self.words, index);
                 if rules::when(&self.words, index).contains(nth) {
-                    self.apply(index, nth, call, &mut decision);
+                    self.apply(index, nth, call, facts, &mut decision);
                 }
             }
         }
@@ -111,7 +116,14 @@ impl Attached {
             .is_some_and(|pattern| matches(pattern, facts.caller()))
     }
 
-    fn apply(&self, index: usize, nth: u64, call: Call, decision: &mut Decision) {
+    fn apply(
+        &self,
+        index: usize,
+        nth: u64,
+        call: Call,
+        facts: &mut dyn Facts,
+        decision: &mut Decision,
+    ) {
         let is_after = rules::is_after(&self.words, index);
         let Some(action) = rules::action(&self.words, index) else {
             return;
@@ -138,10 +150,10 @@ impl Attached {
             Action::Signal(signal) if is_after => decision.signals_after.insert(signal),
             Action::Signal(signal) => decision.signals_before.insert(signal),
         }
-        self.write_receipt(index, nth, call.site);
+        self.write_receipt(index, nth, call, facts);
     }
 
-    fn write_receipt(&self, index: usize, nth: u64, site: SiteId) {
+    fn write_receipt(&self, index: usize, nth: u64, call: Call, facts: &mut dyn Facts) {
         let words = &self.words;
         rules::fire(words, index);
         let Some(row) = words.take_row(header::NEXT_RECEIPT, MAX_RECEIPTS) else {
@@ -151,7 +163,7 @@ impl Attached {
         words.set(start + receipt::STATE, state::CLAIMED);
         words.set(start + receipt::RULE, index as u64);
         words.set(start + receipt::NTH, nth);
-        words.set(start + receipt::SITE, u64::from(site.0));
+        words.set(start + receipt::SITE, u64::from(call.site.0));
         words.set(
             start + receipt::PID,
             u64::from(getpid().as_raw_pid() as u32),
@@ -160,6 +172,14 @@ impl Attached {
             start + receipt::TID,
             u64::from(gettid().as_raw_pid() as u32),
         );
+        words.set(start + receipt::SIZE, call.size);
+        words.set(start + receipt::KEY, facts.key());
+        let path = facts.paths().into_iter().flatten().next();
+        let path = path.map_or(&[][..], |path| {
+            self.scope(path).map_or(path, |inside| inside.relative)
+        });
+        let path_words = PATH_BYTES / 8;
+        words.set_bytes(start + receipt::PATH, path_words, end_of(path));
         words.set(start + receipt::SERIAL, words.next_serial());
         words.set(start + receipt::GENERATION, words.get(header::GENERATION));
         words.set(start + receipt::STATE, state::WHOLE);

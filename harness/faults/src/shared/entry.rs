@@ -14,7 +14,7 @@ pub struct Attachment {
 }
 
 /// Proof that a rule fired, written before its effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The rule, by its index in the plan.
     pub rule: usize,
@@ -26,6 +26,12 @@ pub struct Receipt {
     pub pid: u32,
     /// The thread.
     pub tid: u32,
+    /// Bytes that the call was about, 0 where there are none.
+    pub size: u64,
+    /// What the call was to end, by the key that the ledger has it under; of one that opens, its flags; else 0.
+    pub key: u64,
+    /// The path, relative to the scope where it is inside; its end, if it is long; empty where there is none.
+    pub path: String,
     /// Orders it among receipts, recorded calls and rows of the ledger.
     pub serial: u64,
 }

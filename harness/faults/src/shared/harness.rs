@@ -9,9 +9,9 @@ use rustix::io::Errno;
 
 use super::entry::{Attachment, LedgerView, Receipt, RuleCount, TraceView};
 use super::layout::{
-    Lengths, MAGIC, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, RECEIPTS, SCOPES,
-    SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope, state,
-    trace,
+    Lengths, MAGIC, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, PATH_BYTES, RECEIPTS,
+    SCOPES, SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope,
+    state, trace,
 };
 use super::words::Words;
 use super::{ledger, presence, rules, trace as recorded};
@@ -264,6 +264,9 @@ impl Shared {
             site,
             pid: get(receipt::PID) as u32,
             tid: get(receipt::TID) as u32,
+            size: get(receipt::SIZE),
+            key: get(receipt::KEY),
+            path: self.words.text(start + receipt::PATH, PATH_BYTES),
             serial: get(receipt::SERIAL),
         })
     }

@@ -17,7 +17,7 @@ pub const MAX_SCOPE_BYTES: usize = 504;
 pub const MAX_ATTACHMENTS: usize = 1024;
 /// Receipts kept; later ones are only counted.
 pub const MAX_RECEIPTS: usize = 8192;
-/// Bytes of a path that the trace and the ledger keep, its end.
+/// Bytes of a path that receipts, the trace and the ledger keep, its end.
 pub const PATH_BYTES: usize = 128;
 /// Bytes of a library's name that the trace and the ledger keep, its start.
 pub const CALLER_BYTES: usize = 32;
@@ -106,7 +106,10 @@ pub(super) mod receipt {
     pub(in crate::shared) const TID: usize = 5;
     pub(in crate::shared) const SERIAL: usize = 6;
     pub(in crate::shared) const GENERATION: usize = 7;
-    pub(in crate::shared) const WORDS: usize = 8;
+    pub(in crate::shared) const SIZE: usize = 8;
+    pub(in crate::shared) const KEY: usize = 9;
+    pub(in crate::shared) const PATH: usize = 10;
+    pub(in crate::shared) const WORDS: usize = PATH + super::PATH_BYTES / 8 + 6;
 }
 
 /// A row of the ledger.
