@@ -14,27 +14,32 @@ use super::faulted;
 use crate::{
     case::Action,
     faults::Fired,
-    observation::{Outcome, Run, StepRecord},
+    observation::{Outcome, Reading, Run, StepRecord},
     world::Event,
 };
-use spillproof_faults::{FaultError, SiteId, names};
+use spillproof_faults::{Domain, FaultError, Kind, LedgerEntry, names};
 use spillproof_protocol::ErrorKind;
+use std::path::Path;
 
-/// Errors that end a CUDA context.
-const ENDING: [FaultError; 7] = [
-    names::CUDA_ERROR_DEINITIALIZED,
-    names::CUDA_ERROR_ECC_UNCORRECTABLE,
-    names::CUDA_ERROR_NVLINK_UNCORRECTABLE,
-    names::CUDA_ERROR_ILLEGAL_ADDRESS,
-    names::CUDA_ERROR_LAUNCH_TIMEOUT,
-    names::CUDA_ERROR_CONTEXT_IS_DESTROYED,
-    names::CUDA_ERROR_LAUNCH_FAILED,
-];
+/// Allocation units of device memory.
+const UNIT_BYTES: u64 = 512;
 
 /// Calls by name whose answer can be that there is nothing.
 const LOOK_UPS: [&str; 9] = [
     "open", "openat", "stat", "lstat", "fstatat", "statx", "unlink", "unlinkat", "rmdir",
 ];
+
+/// Whether a CUDA context ends with the error, by the descriptions of `CUresult` (CUDA driver API, 13.0; `cuda.h`): "any further CUDA
+/// work will return the same error; to continue using CUDA, the process must be terminated and relaunched" (226, 700, 702, 714 to
+/// 719, 721, 810, 911), "the context cannot be used anymore" (710), none is left (4, 709). Of uncorrectable errors of memory and NVLink
+/// (214, 220) it says nothing: an engine may take what is on the device for lost (F18).
+pub(super) fn ends_context(error: FaultError) -> bool {
+    error.domain == Domain::Cuda
+        && matches!(
+            error.code,
+            4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911
+        )
+}
 
 fn fired(run: &Run) -> impl Iterator<Item = (&StepRecord, &Fired)> {
     let steps = run.steps.iter();
@@ -49,32 +54,12 @@ fn ever_fired(run: &Run) -> impl Iterator<Item = &Fired> {
 
 /// Whether the device was lost in the step of that number or before it.
 pub(super) fn is_device_lost(run: &Run, number: usize) -> bool {
-    fired(run).any(|(step, fired)| {
-        step.number <= number && fired.error.is_some_and(|error| ENDING.contains(&error))
-    })
+    fired(run).any(|(step, fired)| step.number <= number && fired.error.is_some_and(ends_context))
 }
 
 /// Whether the device was lost at any time.
 pub(super) fn is_device_ever_lost(run: &Run) -> bool {
-    ever_fired(run).any(|fired| fired.error.is_some_and(|error| ENDING.contains(&error)))
-}
-
-/// Whether the driver refused to take device memory back in the step: it is held until that is tried again, and gone in the end.
-pub(super) fn is_memory_refused(step: &StepRecord) -> bool {
-    let mut fired = step.fired.iter();
-    fired.any(|fired| fired.error.is_some() && is_free(fired))
-}
-
-/// Whether the driver refused that in the step of that number or before it.
-pub(super) fn is_memory_ever_refused(run: &Run, number: usize) -> bool {
-    let mut steps = run.steps.iter().filter(|step| step.number <= number);
-    steps.any(is_memory_refused)
-}
-
-/// Whether the driver refused that in a step before the one of that number.
-pub(super) fn was_memory_refused_before(run: &Run, number: usize) -> bool {
-    let mut steps = run.steps.iter().filter(|step| step.number < number);
-    steps.any(is_memory_refused)
+    ever_fired(run).any(|fired| fired.error.is_some_and(ends_context))
 }
 
 /// Whether the call gives device memory back.
@@ -82,31 +67,72 @@ pub(super) fn is_free(fired: &Fired) -> bool {
     matches!(fired.site.site().name, "cuMemFree" | "cuMemFreeAsync")
 }
 
-/// Whether device memory was said to be none when it was given back.
-pub(super) fn is_memory_given_up(run: &Run) -> bool {
-    is_memory_given_up_by(run, usize::MAX)
+/// Whether a call was made to give this back, and did not.
+fn is_refused(fired: &Fired, entry: &LedgerEntry) -> bool {
+    let is_memory = matches!(entry.kind, Kind::DeviceMemory);
+    let is_it = entry.key == fired.key && entry.serial < fired.serial;
+    is_memory && is_it && is_free(fired) && fired.error.is_some() && !fired.after
 }
 
-/// Whether that was said in the step of that number or before it.
-pub(super) fn is_memory_given_up_by(run: &Run, number: usize) -> bool {
+fn held(reading: &Reading) -> impl Iterator<Item = &LedgerEntry> {
+    let ledger = reading.ledger.iter();
+    ledger.flat_map(|ledger| &ledger.held)
+}
+
+/// What these take on the device.
+pub(super) fn bytes_of<'a>(entries: impl IntoIterator<Item = &'a LedgerEntry>) -> u64 {
+    let bytes = entries.into_iter().map(|entry| entry.bytes);
+    bytes.map(|bytes| bytes.next_multiple_of(UNIT_BYTES)).sum()
+}
+
+/// Device memory that is there and that the driver refused to take back in the step: it is held until that is tried again.
+pub(super) fn refused_in(step: &StepRecord) -> Vec<&LedgerEntry> {
+    let is_refused = |entry: &&LedgerEntry| step.fired.iter().any(|fired| is_refused(fired, entry));
+    held(&step.after).filter(is_refused).collect()
+}
+
+/// What was refused in the step or before it and is given back in it, bytes.
+pub(super) fn given_back_late_bytes(run: &Run, step: &StepRecord) -> u64 {
+    let was_refused = |entry: &&LedgerEntry| {
+        fired(run).any(|(at, fired)| at.number <= step.number && is_refused(fired, entry))
+    };
+    let is_gone = |entry: &&LedgerEntry| !held(&step.after).any(|one| one.serial == entry.serial);
+    bytes_of(held(&step.before).filter(was_refused).filter(is_gone))
+}
+
+/// Whether that call's memory was refused in a step before the one of that number.
+pub(super) fn was_refused_before(run: &Run, number: usize, again: &Fired) -> bool {
     fired(run).any(|(step, fired)| {
-        step.number <= number
-            && fired.error == Some(names::CUDA_ERROR_INVALID_VALUE)
-            && is_free(fired)
+        let is_same = fired.key == again.key && is_free(fired) && !fired.after;
+        step.number < number && is_same && fired.error.is_some()
     })
 }
 
-/// Whether device memory was given back by a call that then said it was not.
-pub(super) fn is_free_denied(run: &Run) -> bool {
-    let is_free = |site: &SiteId| matches!(site.site().name, "cuMemFree" | "cuMemFreeAsync");
-    let mut rules = run.case.plan().into_iter().flat_map(|plan| &plan.rules);
-    rules.any(|rule| rule.after && rule.sites.iter().any(is_free))
-        && ever_fired(run).any(|fired| is_free(&fired.site))
+/// Device memory that is there at that moment and that the driver said was none when it was to be given back.
+pub(super) fn given_up<'a>(run: &Run, reading: &'a Reading) -> Vec<&'a LedgerEntry> {
+    let is_given_up = |entry: &&LedgerEntry| {
+        ever_fired(run).any(|fired| {
+            fired.error == Some(names::CUDA_ERROR_INVALID_VALUE) && is_refused(fired, entry)
+        })
+    };
+    held(reading).filter(is_given_up).collect()
 }
 
-/// Whether a file was said not to be there.
-pub(super) fn is_file_denied(run: &Run) -> bool {
-    ever_fired(run).any(is_denied)
+/// Whether the violation is that memory is freed again which was given back by a call that then said it was not.
+pub(super) fn is_freed_again(run: &Run, violation: &str) -> bool {
+    violation.contains("cuMemFree")
+        && ever_fired(run).any(|fired| {
+            let again = format!("double free of {:#x}", fired.key);
+            is_free(fired) && fired.after && fired.error.is_some() && violation.ends_with(&again)
+        })
+}
+
+/// Whether the file was said not to be there, or the directory that it is in, or something in the directory that it is.
+pub(super) fn is_file_denied(run: &Run, file: &Path) -> bool {
+    ever_fired(run).any(|fired| {
+        let path = &fired.path;
+        is_denied(fired) && (file.starts_with(path) || path.starts_with(file))
+    })
 }
 
 /// Whether the answer was that there is nothing.
@@ -116,9 +142,11 @@ pub(super) fn is_denied(fired: &Fired) -> bool {
 
 /// Whether a subject that closes may say so: what it could not give back, and why.
 pub(super) fn may_be_told_at_the_end(run: &Run, kind: ErrorKind) -> bool {
+    let settled = run.settled.iter();
+    let mut left = settled.flat_map(|reading| reading.offload_files.entries.keys());
     let told = match kind {
         ErrorKind::DeviceError => is_device_ever_lost(run) || is_start_refused_memory(run),
-        ErrorKind::Io => is_file_denied(run),
+        ErrorKind::Io => left.any(|path| is_file_denied(run, path)),
         _ => false,
     };
     told || faulted::tells_at_the_end(run, kind)
@@ -130,26 +158,25 @@ fn is_start_refused_memory(run: &Run) -> bool {
         .any(|(step, fired)| matches!(step.action, Action::World(Event::Restart)) && is_free(fired))
 }
 
-/// Whether calls of the plan are made and then said to have failed.
-pub(super) fn is_done_and_denied(run: &Run) -> bool {
-    let mut rules = run.case.plan().into_iter().flat_map(|plan| &plan.rules);
-    rules.any(|rule| rule.after)
-}
-
-/// Whether a subject that quit said that it could not remove its files, as the calls for it failed.
-pub(super) fn is_removal_refused(run: &Run) -> bool {
+/// Whether a subject that quit said that it could not remove the file, as a call for it failed, or for one beside it: what tells whose
+/// the directory is goes last.
+pub(super) fn is_removal_refused(run: &Run, file: &Path) -> bool {
     const REMOVALS: [&str; 4] = ["unlinkat", "fstat", "fstatat", "fallocate"];
     let mut asides = run.asides.iter();
     let told =
         asides.any(|(verb, outcome)| *verb == "quit" && matches!(outcome, Outcome::Failed(_)));
     let mut fired = run.fired_at_end.iter();
-    told && fired.any(|fired| REMOVALS.contains(&fired.site.site().name))
+    told && fired.any(|fired| {
+        let path = &fired.path;
+        let is_removal = REMOVALS.contains(&fired.site.site().name);
+        let is_beside = file.parent() == path.parent();
+        is_removal && (is_beside || file.starts_with(path) || path.starts_with(file))
+    })
 }
 
 /// Whether cuFile took back what it had registered and then said that it did not: whoever tries again asks for what is not there.
 pub(super) fn is_buffer_denied(run: &Run) -> bool {
-    is_done_and_denied(run)
-        && ever_fired(run).any(|fired| fired.site.site().name == "cuFileBufDeregister")
+    ever_fired(run).any(|fired| fired.after && fired.site.site().name == "cuFileBufDeregister")
 }
 
 /// Whether cuFile did not take back device memory that it had registered: it says that there is none, or was asked twice.

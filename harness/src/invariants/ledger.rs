@@ -6,6 +6,7 @@
 //! was closed meanwhile, as these take them along; descriptors and maps, which `/proc` counts more truly, and which are only named
 //! here.
 
+use super::excuse;
 use crate::{
     observation::{Reading, Run},
     probe::LedgerReading,
@@ -32,8 +33,12 @@ pub(super) fn of_device(run: &Run) -> Vec<Survivor<'_>> {
     let cufile_closes = |reading: &Option<Reading>| Some(ledger(reading.as_ref())?.cufile_closes);
     let is_open = cufile_closes(&run.baseline) == cufile_closes(&run.settled)
         && !run.case.gpu.cufile_closes_by_itself();
+    let given_up = run.settled.as_ref();
+    let given_up = given_up.map_or_else(Vec::new, |reading| excuse::given_up(run, reading));
+    let is_given_up = |entry: &LedgerEntry| given_up.iter().any(|one| one.serial == entry.serial);
     survivors(run, run.settled.as_ref(), |entry| {
         match Owner::of(entry.kind) {
+            Owner::Context if is_given_up(entry) => false,
             Owner::Context => has_context(entry),
             Owner::CuFile => is_open,
             Owner::Process => false,
@@ -155,6 +160,11 @@ impl Survivor<'_> {
     /// Whether it is device memory that is registered with cuFile.
     pub(super) fn is_cufile_buffer(&self) -> bool {
         self.entry.kind == Kind::CuFileBuffer
+    }
+
+    /// Whether it is this thing.
+    pub(super) fn is(&self, entry: &LedgerEntry) -> bool {
+        self.entry.serial == entry.serial
     }
 }
 

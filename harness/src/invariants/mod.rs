@@ -8,6 +8,7 @@ mod data;
 mod excuse;
 mod faulted;
 mod ledger;
+mod masks;
 mod memory;
 mod outcome;
 mod places;

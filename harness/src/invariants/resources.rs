@@ -10,7 +10,7 @@ use crate::{
     attack::Attack,
     case::{Action, Destinations, Expect},
     device::DeviceReading,
-    observation::{Outcome, Reading, Run},
+    observation::{Outcome, Reading, Run, StepRecord},
     probe::{FileKind, FilesReading},
 };
 use spillproof_protocol::Tier;
@@ -23,22 +23,21 @@ use std::{
 /// Device memory, pinned memory, streams, events and contexts are back.
 pub(super) fn vram(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
-    if excuse::is_device_ever_lost(run) {
-        return wrong;
-    }
-    let given_up = excuse::is_memory_given_up(run);
-    let keeps_buffers = excuse::is_buffer_refused(run);
-    if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
+    if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled)
+        && !excuse::is_device_ever_lost(run)
+    {
+        let keeps_buffers = excuse::is_buffer_refused(run);
+        let given_up_bytes = excuse::bytes_of(excuse::given_up(run, settled));
         for ((name, before), (_, after)) in counters(&baseline.device)
             .into_iter()
             .zip(counters(&settled.device))
         {
-            let excused = match name {
-                DEVICE_BYTES => given_up,
-                CUFILE_BUFFERS => keeps_buffers,
-                _ => false,
+            let excused_bytes = match name {
+                DEVICE_BYTES => given_up_bytes,
+                CUFILE_BUFFERS if keeps_buffers => u64::MAX,
+                _ => 0,
             };
-            if before != after && !excused {
+            if after < before || after - before > excused_bytes {
                 wrong.push(format!(
                     "{name} {after} after everything was dropped, {before} at the baseline"
                 ));
@@ -48,21 +47,21 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if known.is_empty() && !wrong.is_empty() {
             wrong.extend(survivors(&settled.device));
         }
-        let known = known
-            .iter()
-            .filter(|one| !(given_up || keeps_buffers && one.is_cufile_buffer()));
+        let known = known.iter();
+        let known = known.filter(|one| !(keeps_buffers && one.is_cufile_buffer()));
         wrong.extend(known.map(ToString::to_string));
     }
-    for step in &run.steps {
+    // A device that is lost gives nothing back from then on.
+    let present = |step: &&StepRecord| !excuse::is_device_lost(run, step.number);
+    for step in run.steps.iter().filter(present) {
         let (before, after) = (
             step.before.device.held_bytes(),
             step.after.device.held_bytes(),
         );
+        let grown_bytes = after.unwrap_or(0).saturating_sub(before.unwrap_or(0));
         if let Outcome::Failed(_) = &step.outcome
-            && after > before
+            && grown_bytes > excuse::bytes_of(excuse::refused_in(step))
             && !excuse::is_left_by_recovery(step)
-            && !excuse::is_memory_refused(step)
-            && !given_up
         {
             wrong.push(format!(
                 "{}: device memory went from {} to {} bytes in a call that failed",
@@ -74,23 +73,23 @@ pub(super) fn vram(run: &Run) -> Vec<String> {
         if let (Some(baseline), Some(status), Outcome::Freed(_)) =
             (&run.baseline, &step.status_after, &step.outcome)
             && status.models.iter().all(|model| model.device_bytes == 0)
-            && !given_up
-            // It was tried again, and refused again.
-            && !excuse::is_memory_refused(step)
         {
-            if after > baseline.device.held_bytes() {
+            // Refused now, or refused again, or for good.
+            let mut excused = excuse::refused_in(step);
+            excused.extend(excuse::given_up(run, &step.after));
+            excused.sort_by_key(|entry| entry.serial);
+            excused.dedup_by_key(|entry| entry.serial);
+            let base_bytes = baseline.device.held_bytes().unwrap_or(0);
+            if after.unwrap_or(0) > base_bytes + excuse::bytes_of(excused.iter().copied()) {
                 wrong.push(format!(
-                    "{}: nothing is loaded, yet the device holds {} bytes, {} at the baseline",
+                    "{}: nothing is loaded, yet the device holds {} bytes, {base_bytes} at the baseline",
                     step.place(),
                     after.unwrap_or(0),
-                    baseline.device.held_bytes().unwrap_or(0)
                 ));
             }
-            let held = ledger::of_device_memory(run, &step.after);
-            wrong.extend(
-                held.iter()
-                    .map(|one| format!("{}: nothing is loaded, yet {one}", step.place())),
-            );
+            let held = ledger::of_device_memory(run, &step.after).into_iter();
+            let held = held.filter(|one| !excused.iter().any(|excused| one.is(excused)));
+            wrong.extend(held.map(|one| format!("{}: nothing is loaded, yet {one}", step.place())));
         }
     }
     wrong
@@ -151,13 +150,10 @@ pub(super) fn device(run: &Run) -> Vec<String> {
     let lost = excuse::is_device_ever_lost(run);
     let seen = seen.unwrap_or_default().iter();
     // A context that has ended copies nothing any more, whatever becomes of the memory.
-    let freed = excuse::is_free_denied(run);
     let deregistered = excuse::is_buffer_denied(run);
     seen.filter(|violation| !(deregistered && violation.contains("cuFileBufDeregister")))
         .filter(|violation| !(lost && violation.contains("bad host pointer")))
-        .filter(|violation| {
-            !(freed && violation.contains("cuMemFree") && violation.contains("double free"))
-        })
+        .filter(|violation| !excuse::is_freed_again(run, violation))
         .cloned()
         .collect()
 }
@@ -266,11 +262,12 @@ pub(super) fn threads(run: &Run) -> Vec<String> {
 /// Files go with their models and with the process; nothing else is touched; nobody else may read them.
 pub(super) fn files(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
-    let denied = excuse::is_file_denied(run);
     if let (Some(baseline), Some(settled)) = (&run.baseline, &run.settled) {
         let new = settled.offload_files.entries.iter();
-        let new =
-            new.filter(|(path, _)| !denied && !baseline.offload_files.entries.contains_key(*path));
+        let new = new.filter(|(path, _)| {
+            !baseline.offload_files.entries.contains_key(*path)
+                && !excuse::is_file_denied(run, path)
+        });
         wrong.extend(new.map(|(path, entry)| {
             format!(
                 "{} ({} bytes) is left in the offload directory after everything was dropped",
@@ -280,12 +277,11 @@ pub(super) fn files(run: &Run) -> Vec<String> {
         }));
         wrong.extend(strays(&baseline.other_files, &settled.other_files));
     }
-    if let Some(aftermath) = run
-        .aftermath
-        .as_ref()
-        .filter(|_| !run.was_killed() && !denied && !excuse::is_removal_refused(run))
-    {
+    if let Some(aftermath) = run.aftermath.as_ref().filter(|_| !run.was_killed()) {
         let left = aftermath.offload_files.entries.keys();
+        let left = left.filter(|path| {
+            !excuse::is_file_denied(run, path) && !excuse::is_removal_refused(run, path)
+        });
         wrong.extend(left.map(|path| {
             format!(
                 "{} is left in the offload directory after the end",

@@ -4,16 +4,20 @@ use super::*;
 use crate::faults::{Fired, RuleAccount};
 use spillproof_faults::{FaultError, SiteId};
 
-fn fired(site: &str, error: &str) -> Fired {
+pub(super) fn fired(site: &str, error: &str) -> Fired {
     Fired {
         site: SiteId::find(site).unwrap(),
         nth: 1,
         error: Some(FaultError::named(error).unwrap()),
+        after: false,
+        key: 0,
+        serial: 1,
+        path: SPILL.into(),
     }
 }
 
 /// What trips when the step `index` of the clean run meets these errors and ends so.
-fn met(index: usize, errors: &[Fired], outcome: Option<Outcome>) -> Vec<InvariantId> {
+pub(super) fn met(index: usize, errors: &[Fired], outcome: Option<Outcome>) -> Vec<InvariantId> {
     tripped(|run| {
         run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
         let step = &mut run.steps[index];
@@ -156,7 +160,7 @@ fn what_another_try_or_another_way_makes_good_must_not_fail_a_step() {
         assert_eq!(with_another, [], "{site} {error}");
     }
     // Nobody has to try for good.
-    assert_eq!(met(1, &[fired("pwrite", "EINTR"); 17], io()), []);
+    assert_eq!(met(1, &vec![fired("pwrite", "EINTR"); 17], io()), []);
     let refused = [fired("cuMemHostRegister", "CUDA_ERROR_OUT_OF_MEMORY")];
     let memory = || Some(failure(ErrorKind::HostMemory));
     assert_eq!(met(1, &refused, memory()), [InvariantId::Progress]);

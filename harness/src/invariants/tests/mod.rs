@@ -4,6 +4,7 @@
 mod faulted;
 mod lanes;
 mod ledger;
+mod masks;
 mod outcomes;
 mod policy;
 mod worlds;
