@@ -5,9 +5,13 @@
 use crate::{
     models::plain,
     steps::{CaseWords as _, case, drop_model, free, load, modify, read_back, request},
+    world_steps::dies_idle,
 };
-use spillproof_harness::case::{Amount, Case, CuFile, Destinations, Gpu, MIB};
-use spillproof_protocol::Capability;
+use spillproof_harness::{
+    case::{Amount, Case, CuFile, Destinations, Gpu, MIB},
+    crash::Deadly,
+};
+use spillproof_protocol::{Capability, TransferPath};
 
 /// The family.
 #[must_use]
@@ -17,6 +21,9 @@ pub fn cases() -> Vec<Case> {
         .map(|(name, plan)| journey(name, plan))
         .chain(DURABLE.iter().map(|(name, plan)| durable(name, plan)))
         .chain([failed_change(), no_direct_io()])
+        .chain(no_descriptor_for_cufile())
+        .chain(no_descriptor_at_a_start())
+        .chain(CLOSES.iter().map(|(name, plan)| under_pressure(name, plan)))
         .collect()
 }
 
@@ -86,6 +93,10 @@ const PLANS: &[(&str, &str)] = &[
         "cuMemcpyDtoHAsync,cuMemcpyDtoH:error=CUDA_ERROR_INVALID_VALUE:when=2",
     ),
     (
+        "a_copy_is_queued_and_said_to_have_failed",
+        "cuMemcpyDtoHAsync:error=CUDA_ERROR_UNKNOWN:after:when=2",
+    ),
+    (
         "a_copy_to_the_device_fails",
         "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=9",
     ),
@@ -127,13 +138,81 @@ fn durable(name: &str, plan: &str) -> Case {
     journey(name, plan).set("OFFLOAD_DURABLE", "1")
 }
 
-/// cuFile's descriptor is the one for direct I/O: the second that is opened, after that which made the file.
-fn no_direct_io() -> Case {
-    let mut case = journey("no_direct_io", "open,openat:error=EINVAL:when=2")
-        .set("OFFLOAD_CUFILE", "on")
-        .needs(Capability::CuFile);
+/// The same where cuFile moves bytes directly. Its descriptor is the one for direct I/O: the second that is opened, after that
+/// which made the file.
+fn by_cufile(mut case: Case) -> Case {
     if let Gpu::Present { cufile, .. } = &mut case.gpu {
         *cufile = CuFile::DIRECT;
+    }
+    case.set("OFFLOAD_CUFILE", "on").needs(Capability::CuFile)
+}
+
+fn no_direct_io() -> Case {
+    by_cufile(journey("no_direct_io", "open,openat:error=EINVAL:when=2"))
+}
+
+/// No descriptor for cuFile where a block leaves: an error, and no reason to take another way from then on (F36).
+fn no_descriptor_for_cufile() -> Vec<Case> {
+    let plans = [
+        ("no_descriptor_for_cufile", "open,openat:error=EMFILE:when=2"),
+        ("no_file_entry_for_cufile", "open,openat:error=ENFILE:when=2"),
+    ];
+    let case = |(name, plan)| only_by_cufile(journey(name, plan));
+    plans.into_iter().map(case).collect()
+}
+
+/// What a start opens where a killed one left files, from the directory on to what cuFile is tried out with.
+const STARTING_OPENS: std::ops::RangeInclusive<u32> = 1..=9;
+
+/// No descriptor while a start tries cuFile out: an error as well. A start that took cuFile for unusable would stage ever after.
+fn no_descriptor_at_a_start() -> Vec<Case> {
+    let free_all = || free(Amount::float(1e30), Destinations::Any);
+    let case = |nth| {
+        let name = format!("no_descriptor_at_open_{nth}_of_a_start");
+        let mut case = case("disk", name, 32, vec![plain("a", 1, &[2 * MIB; 3])])
+            .failing(&format!("open,openat:error=EMFILE:when={nth}"))
+            .steps([load("a"), free_all()])
+            .steps(dies_idle(Deadly::Kill))
+            .steps([load("a"), free_all(), request("a")])
+            // What could not be removed goes with the next start.
+            .steps(dies_idle(Deadly::Kill))
+            .steps([load("a"), free_all()]);
+        if let Some(faults) = &mut case.faults {
+            faults.steps = 3..4;
+        }
+        only_by_cufile(case)
+    };
+    STARTING_OPENS.map(case).collect()
+}
+
+fn only_by_cufile(case: Case) -> Case {
+    Case {
+        path: Some(TransferPath::CuFile),
+        ..by_cufile(case)
+    }
+}
+
+/// What closing a file tells where a request makes another model leave (F42).
+const CLOSES: &[(&str, &str)] = &[
+    ("eio_at_close_under_pressure", "close:error=EIO:when=1"),
+    (
+        "enospc_at_close_under_pressure",
+        "close:error=ENOSPC:when=2",
+    ),
+    ("edquot_at_every_close_under_pressure", "close:error=EDQUOT"),
+];
+
+/// The device holds one of two models. The request that meets the fault makes the other one leave for its file.
+fn under_pressure(name: &str, plan: &str) -> Case {
+    let models = vec![plain("a", 1, &[2 * MIB; 3]), plain("b", 2, &[2 * MIB; 3])];
+    let mut case = case("disk", name, 8, models)
+        .set("OFFLOAD_IO_THREADS", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
+        .failing(plan)
+        .steps([load("a"), load("b"), request("a")])
+        .steps([request("b"), request("a")]);
+    if let Some(faults) = &mut case.faults {
+        faults.steps = 2..3;
     }
     case
 }
