@@ -12,7 +12,7 @@ use crate::{
     world_steps::{dies_at_start, dies_during, dies_idle, restart},
 };
 use spillproof_harness::{
-    case::{Amount, Case, Destinations, Faults, Gpu, MIB, Model, Step, WarmUp},
+    case::{Amount, Case, Destinations, Faults, Gpu, MIB, Model, Pace, Step},
     crash::{Deadly, Moment},
     faults::{Action, Library, Plan, Rule, Signal, SiteId, When},
     sweep::{Point, shorts},
@@ -63,7 +63,7 @@ fn crash(name: &str, signal: Deadly, deadly: usize, steps: impl IntoIterator<Ite
         .set("OFFLOAD_STAGING_MB", "1")
         .steps(steps);
     case.gpu = Gpu::with_vram(8 * MIB);
-    case.warm_up = WarmUp::Small;
+    case.pace = Pace::Brisk;
     case.faults = Some(Faults {
         plan: Plan::default(),
         steps: deadly..deadly + 1,

@@ -13,7 +13,7 @@ use crate::{
     world_steps::dies_during,
 };
 use spillproof_harness::{
-    case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Step, WarmUp},
+    case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Pace, Step},
     crash::{Deadly, Moment},
     faults::{Action, FaultError, Plan, Rule, When},
     sweep::{Mode, Point, Random, Recording, shorts},
@@ -216,7 +216,7 @@ fn drawn(stream: u64) -> Case {
     if let Gpu::Present { cufile: found, .. } = &mut case.gpu {
         *found = cufile;
     }
-    case.warm_up = WarmUp::Small;
+    case.pace = Pace::Brisk;
     case.faults = Some(Faults::throughout(Plan::default()));
     case
 }

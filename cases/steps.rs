@@ -2,7 +2,7 @@
 
 use spillproof_harness::{
     attack::Attack,
-    case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Step, WarmUp},
+    case::{Action, Amount, Case, Destinations, Expect, Gpu, Limits, MIB, Model, Pace, Step},
     lanes::{Lane, Moment},
     world::World,
 };
@@ -42,7 +42,7 @@ pub fn case(
         world: World::default(),
         path: None,
         faults: None,
-        warm_up: WarmUp::default(),
+        pace: Pace::default(),
     }
 }
 

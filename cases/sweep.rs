@@ -10,7 +10,7 @@ use crate::{
     world_steps::dies_idle,
 };
 use spillproof_harness::{
-    case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Step, WarmUp},
+    case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Pace, Step},
     faults::{Plan, SiteId},
 };
 use spillproof_protocol::Capability;
@@ -136,7 +136,7 @@ fn workload(
         steps: faulty,
         records: true,
     });
-    case.warm_up = WarmUp::Small;
+    case.pace = Pace::Brisk;
     case
 }
 

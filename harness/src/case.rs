@@ -48,8 +48,8 @@ pub struct Case {
     pub path: Option<TransferPath>,
     /// Calls that fail.
     pub faults: Option<Faults>,
-    /// How much travels before the baseline is read.
-    pub warm_up: WarmUp,
+    /// How thoroughly what no invariant needs is measured.
+    pub pace: Pace,
 }
 
 /// A model under a name.
@@ -72,14 +72,15 @@ pub struct ModelFile {
     pub digests: Vec<spillproof_protocol::Digest>,
 }
 
-/// The model whose journey brings a subject to its working size before the baseline is read.
+/// How thoroughly what no invariant needs is measured: the unique set size, for which the kernel walks over every page, and the
+/// journey that brings a subject to its working size before the baseline is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum WarmUp {
-    /// Larger than a slot of staging.
+pub enum Pace {
+    /// Unique set sizes are read. A model larger than a slot of staging goes on the journey, which is watched like any step.
     #[default]
     Usual,
-    /// Some pages, for cases over tiny models.
-    Small,
+    /// For runs by the thousand over tiny models: no unique set sizes; some pages go on the journey, and only its success is looked at.
+    Brisk,
 }
 
 /// What is allowed during a case.

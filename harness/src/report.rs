@@ -261,10 +261,9 @@ fn row(step: &StepRecord) -> Option<String> {
         step.action.label(),
         step.wall.as_secs_f64() * 1000.0,
         triple(before.rss_bytes(), after.rss_bytes(), peak.high_water_bytes),
-        triple(
-            peak.uss_start_bytes,
-            peak.uss_end_bytes,
-            peak.uss_peak_bytes
+        peak.uss.map_or_else(
+            || "not measured".into(),
+            |uss| triple(uss.start_bytes, uss.end_bytes, uss.peak_bytes)
         ),
     ))
 }

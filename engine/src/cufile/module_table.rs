@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::symbols::Symbols;
+use memchr::memmem;
 use std::{
     ffi::{CStr, OsStr},
     fs::File,
@@ -67,7 +68,7 @@ fn contains(mut stream: impl Read, wanted: &[u8]) -> io::Result<bool> {
             .by_ref()
             .take(WINDOW_BYTES as u64)
             .read_to_end(&mut window)?;
-        if window.windows(wanted.len()).any(|found| found == wanted) {
+        if memmem::find(&window, wanted).is_some() {
             return Ok(true);
         }
         if added == 0 {

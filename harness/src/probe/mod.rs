@@ -18,7 +18,7 @@ pub use ledger::LedgerReading;
 pub(crate) use ledger::ledger;
 pub use memory::ProcessMemory;
 pub use meter::WriteMeter;
-pub use peak::{PeakReading, PeakWatch};
+pub use peak::{PeakReading, PeakWatch, Uss, UssReading};
 pub use process::{ProcessReading, address_space_bytes, process};
 pub use writes::written_bytes;
 

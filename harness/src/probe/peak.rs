@@ -34,16 +34,32 @@ pub struct PeakReading {
     pub anon_shared_upper_bytes: u64,
     /// Largest sample of file pages, bytes.
     pub sampled_file_peak_bytes: u64,
-    /// Largest sample of the unique set size, bytes; taken at both ends, and every 20 ms while pages come or go.
-    pub uss_peak_bytes: u64,
-    /// Unique set size at the start, bytes.
-    pub uss_start_bytes: u64,
-    /// Unique set size at the end, bytes.
-    pub uss_end_bytes: u64,
+    /// The unique set size, where it is measured.
+    pub uss: Option<UssReading>,
     /// Samples taken.
     pub samples: u64,
     /// Whether the mark could be reset; without it, only samples and faults bound the peak.
     pub reset: bool,
+}
+
+/// The unique set size during a step, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UssReading {
+    /// At the start.
+    pub start_bytes: u64,
+    /// At the end.
+    pub end_bytes: u64,
+    /// Largest sample; taken at both ends, and every 20 ms while pages come or go.
+    pub peak_bytes: u64,
+}
+
+/// Whether the unique set size is measured: the kernel walks over every page for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uss {
+    /// At both ends, and between.
+    Measured,
+    /// Not at all.
+    Skipped,
 }
 
 impl PeakReading {
@@ -79,8 +95,8 @@ impl PeakWatch {
     ///
     /// # Errors
     /// [`ProbeError::Gone`] when the process has ended.
-    pub fn start(pid: u32) -> Result<Self, ProbeError> {
-        let mut sampler = Sampler::start(pid)?;
+    pub fn start(pid: u32, uss: Uss) -> Result<Self, ProbeError> {
+        let mut sampler = Sampler::start(pid, uss)?;
         let (stop, stopped) = mpsc::channel();
         let sampler = thread::Builder::new()
             .name(format!("peak-{pid}"))
@@ -119,15 +135,18 @@ struct Sampler {
     faults: u64,
     bounds: PeakBounds,
     start: ProcessMemory,
-    uss_start_bytes: u64,
-    uss_bytes: u64,
-    uss_peak_bytes: u64,
-    uss_read: Instant,
-    /// What there was before the unique set size was last read, and at the last sample.
-    uss_footing: Footing,
+    uss: Option<UssSampler>,
+    /// At the last sample.
     footing: Footing,
     samples: u64,
     reset: bool,
+}
+
+struct UssSampler {
+    reading: UssReading,
+    read: Instant,
+    /// What there was before it was last read.
+    footing: Footing,
 }
 
 /// Page faults and resident memory: where both stay, no page has become the process's own or left it.
@@ -149,7 +168,7 @@ impl Footing {
 }
 
 impl Sampler {
-    fn start(pid: u32) -> Result<Self, ProbeError> {
+    fn start(pid: u32, uss: Uss) -> Result<Self, ProbeError> {
         let status = File::open(format!("/proc/{pid}/status"))
             .map_err(|error| ProbeError::of(pid, "status", error))?;
         let counter =
@@ -160,7 +179,10 @@ impl Sampler {
                 .map_err(|error| ProbeError::of(pid, "stat", error))
         };
         let footing = Footing::of(read_faults()?, memory(pid)?);
-        let uss_bytes = uss(pid)?;
+        let uss = match uss {
+            Uss::Measured => Some(UssSampler::start(pid, footing)?),
+            Uss::Skipped => None,
+        };
         let reset = reset_high_water(pid);
         let faults = read_faults()?;
         let start = memory(pid)?;
@@ -172,11 +194,7 @@ impl Sampler {
             faults,
             bounds: PeakBounds::start(start, page_units()),
             start,
-            uss_start_bytes: uss_bytes,
-            uss_bytes,
-            uss_peak_bytes: uss_bytes,
-            uss_read: Instant::now(),
-            uss_footing: footing,
+            uss,
             footing,
             samples: 1,
             reset,
@@ -185,10 +203,10 @@ impl Sampler {
 
     fn sample(&mut self) -> Result<(), ProbeError> {
         self.span()?;
-        if self.uss_read.elapsed() >= USS_EVERY {
-            self.read_uss()?;
+        match &mut self.uss {
+            Some(uss) if uss.read.elapsed() >= USS_EVERY => uss.read(self.pid, self.footing),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     fn span(&mut self) -> Result<(), ProbeError> {
@@ -223,22 +241,12 @@ impl Sampler {
         ProcessMemory::parse(&self.text[..length]).ok_or(ProbeError::Gone { pid: self.pid })
     }
 
-    /// Where the last sample stands on what it was read on, it is what it was.
-    fn read_uss(&mut self) -> Result<(), ProbeError> {
-        if self.uss_footing == self.footing {
-            return Ok(());
-        }
-        self.uss_footing = self.footing;
-        self.uss_bytes = uss(self.pid)?;
-        self.uss_peak_bytes = self.uss_peak_bytes.max(self.uss_bytes);
-        self.uss_read = Instant::now();
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<PeakReading, ProbeError> {
         self.span()?;
         let end = self.read_memory()?;
-        self.read_uss()?;
+        if let Some(uss) = &mut self.uss {
+            uss.read(self.pid, self.footing)?;
+        }
         Ok(PeakReading {
             start: self.start,
             end,
@@ -246,12 +254,37 @@ impl Sampler {
             sampled_anon_shared_peak_bytes: self.bounds.lower_bytes,
             anon_shared_upper_bytes: self.bounds.upper_bytes,
             sampled_file_peak_bytes: self.bounds.file_peak_bytes,
-            uss_peak_bytes: self.uss_peak_bytes,
-            uss_start_bytes: self.uss_start_bytes,
-            uss_end_bytes: self.uss_bytes,
+            uss: self.uss.map(|uss| uss.reading),
             samples: self.samples,
             reset: self.reset,
         })
+    }
+}
+
+impl UssSampler {
+    fn start(pid: u32, footing: Footing) -> Result<Self, ProbeError> {
+        let bytes = uss(pid)?;
+        Ok(Self {
+            reading: UssReading {
+                start_bytes: bytes,
+                end_bytes: bytes,
+                peak_bytes: bytes,
+            },
+            read: Instant::now(),
+            footing,
+        })
+    }
+
+    /// Where the last sample stands on what it was read on, it is what it was.
+    fn read(&mut self, pid: u32, footing: Footing) -> Result<(), ProbeError> {
+        if self.footing == footing {
+            return Ok(());
+        }
+        self.footing = footing;
+        self.reading.end_bytes = uss(pid)?;
+        self.reading.peak_bytes = self.reading.peak_bytes.max(self.reading.end_bytes);
+        self.read = Instant::now();
+        Ok(())
     }
 }
 

@@ -354,7 +354,7 @@ mod tests {
             world: World::default(),
             path: None,
             faults: None,
-            warm_up: crate::case::WarmUp::default(),
+            pace: crate::case::Pace::default(),
         };
         let excess_of = |bytes| {
             file.set_len(bytes).unwrap();

@@ -302,7 +302,7 @@ mod tests {
                 world: crate::world::World::default(),
                 path: None,
                 faults: None,
-                warm_up: crate::case::WarmUp::default(),
+                pace: crate::case::Pace::default(),
             }
         };
         refuse_a_full_disk(&case(4096), directory.path()).unwrap();

@@ -3,7 +3,7 @@
 use super::{Bench, attack::Spoils, beside::Neighbour, injection::Injection, views::HeldView};
 use crate::{
     ballast::Ballast,
-    case::{Action, Amount, Destinations, Expect, MIB},
+    case::{Action, Amount, Destinations, Expect, MIB, Pace},
     device::DeviceUnderTest,
     error::HarnessError,
     faults::Faults,
@@ -227,14 +227,32 @@ impl Session<'_> {
             request,
             Action::Drop { model },
         ];
+        match self.run.case.pace {
+            Pace::Usual => self.watched_warm_up(actions),
+            Pace::Brisk => self.brisk_warm_up(&actions),
+        }
+    }
+
+    fn watched_warm_up(&mut self, actions: impl IntoIterator<Item = Action>) -> Result<(), Stop> {
         for action in actions {
             self.step(Phase::WarmUp, action, Expect::Ok)?;
-            let succeeded = self
-                .run
-                .steps
-                .last()
-                .is_some_and(|step| step.outcome.is_success());
-            if !succeeded {
+            let last = self.run.steps.last();
+            if !last.is_some_and(|step| step.outcome.is_success()) {
+                return Err(Stop::Recorded);
+            }
+        }
+        Ok(())
+    }
+
+    fn brisk_warm_up(&mut self, actions: &[Action]) -> Result<(), Stop> {
+        let status = self.status()?;
+        for action in actions {
+            let Some(request) = self.request_for(action, &status)? else {
+                continue;
+            };
+            let outcome = self.call(&request);
+            if !outcome.is_success() {
+                self.run.asides.push(("warm-up", outcome));
                 return Err(Stop::Recorded);
             }
         }

@@ -2,11 +2,11 @@
 
 use super::session::{Session, Stop, WARM_UP};
 use crate::{
-    case::{Action, Expect, MIB, Model, WarmUp},
+    case::{Action, Expect, MIB, Model, Pace},
     error::HarnessError,
     faults::Fired,
-    observation::{Outcome, Phase, StepRecord},
-    probe::{PeakWatch, ProbeError},
+    observation::{Outcome, Phase, Reading, StepRecord},
+    probe::{PeakWatch, ProbeError, Uss},
     shadow::Shadow,
     world::Event,
 };
@@ -25,11 +25,7 @@ impl Session<'_> {
         if Self::is_crash(&action) {
             return self.crash(phase, &action);
         }
-        let before = match self.run.steps.last() {
-            Some(previous) if previous.after.process.is_some() => previous.after.clone(),
-            Some(_) | None => self.reading()?,
-        };
-        let status_before = self.status()?;
+        let (before, status_before) = self.standing()?;
         let lacks_model = self.run.case.faults.is_some()
             && action
                 .needed_model()
@@ -39,7 +35,7 @@ impl Session<'_> {
             false => self.request_for(&action, &status_before)?,
         };
         let mut expected = self.expected(&action);
-        let watch = PeakWatch::start(self.subject.pid());
+        let watch = PeakWatch::start(self.subject.pid(), self.uss());
         let started = Instant::now();
         let outcome = match &request {
             Some(request) => self.call(request),
@@ -99,6 +95,35 @@ impl Session<'_> {
             Err(Stop::Recorded)
         } else {
             Ok(())
+        }
+    }
+
+    /// What was read behind the step before is what there is before this one: the subject was asked for nothing since.
+    fn standing(&mut self) -> Result<(Reading, StatusReply), Stop> {
+        let last = match self.run.steps.last() {
+            Some(last) => Some(&last.after),
+            None => self.run.baseline.as_ref(),
+        };
+        let reading = match last.filter(|last| last.process.is_some()) {
+            Some(last) => last.clone(),
+            None => self.reading()?,
+        };
+        let status = self
+            .run
+            .steps
+            .last()
+            .and_then(|last| last.status_after.clone());
+        let status = match status {
+            Some(status) => status,
+            None => self.status()?,
+        };
+        Ok((reading, status))
+    }
+
+    fn uss(&self) -> Uss {
+        match self.run.case.pace {
+            Pace::Usual => Uss::Measured,
+            Pace::Brisk => Uss::Skipped,
         }
     }
 
@@ -240,7 +265,7 @@ impl Session<'_> {
 
     pub(super) fn model(&self, name: &str) -> Result<Model, HarnessError> {
         if name == WARM_UP {
-            return Ok(warm_up_model(self.run.case.warm_up));
+            return Ok(warm_up_model(self.run.case.pace));
         }
         self.run
             .case
@@ -254,10 +279,10 @@ fn is_cancelled(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(error) if error.kind == ErrorKind::Cancelled)
 }
 
-fn warm_up_model(warm_up: WarmUp) -> Model {
-    let sizes: &[u64] = match warm_up {
-        WarmUp::Usual => &[MIB, 3 * MIB, 1000],
-        WarmUp::Small => &[64 << 10, 1000],
+fn warm_up_model(pace: Pace) -> Model {
+    let sizes: &[u64] = match pace {
+        Pace::Usual => &[MIB, 3 * MIB, 1000],
+        Pace::Brisk => &[64 << 10, 1000],
     };
     let mut manifest = Manifest {
         storages: Vec::new(),

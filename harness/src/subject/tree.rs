@@ -53,6 +53,8 @@ pub(super) struct Tree {
     mark: OsString,
     /// Pid and start time, in clock ticks since boot: together they name a process for good.
     seen: BTreeSet<(u32, u64)>,
+    /// The subject had ended, and nobody was there to start anybody.
+    is_empty_for_good: bool,
 }
 
 impl Tree {
@@ -61,6 +63,7 @@ impl Tree {
             subject,
             mark,
             seen: BTreeSet::new(),
+            is_empty_for_good: false,
         }
     }
 
@@ -119,11 +122,12 @@ impl Tree {
         }
     }
 
-    /// Who is still running, after `grace` for those that are about to end.
+    /// Who is still running of a subject that has ended, after `grace` for those that are about to end.
     pub(super) fn left(&mut self, grace: Duration) -> Vec<LeftProcess> {
         let mut left = Vec::new();
         settle(grace, || {
             left = self.members();
+            self.is_empty_for_good = left.is_empty();
             left.retain(|stat| !dead(stat));
             left.is_empty().then_some(())
         });
@@ -137,6 +141,9 @@ impl Tree {
 
     /// Kills and reaps everyone but the subject itself; true when nobody is left.
     pub(super) fn end(&mut self, deadline: Duration) -> bool {
+        if self.is_empty_for_good {
+            return true;
+        }
         let harness = std::process::id().cast_signed();
         let ended = settle(deadline, || {
             let members = self.members();

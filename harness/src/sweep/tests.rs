@@ -1,7 +1,7 @@
 //! Which runs a sweep makes, where it ends, and what it tells.
 use super::*;
 use crate::{
-    case::{Case, Expect, Gpu, Limits, WarmUp},
+    case::{Case, Expect, Gpu, Limits, Pace},
     faults::{FaultError, Plan, RuleAccount, SiteId},
     observation::Run,
     verdict::Verdict,
@@ -24,7 +24,7 @@ fn workload() -> Case {
         world: World::default(),
         path: None,
         faults: None,
-        warm_up: WarmUp::default(),
+        pace: Pace::default(),
     }
 }
 

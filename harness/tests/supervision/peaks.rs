@@ -2,7 +2,7 @@
 
 use crate::{bench::Bench, trial};
 use libtest_mimic::Trial;
-use spillproof_harness::probe::{PeakReading, PeakVerdict, PeakWatch};
+use spillproof_harness::probe::{PeakReading, PeakVerdict, PeakWatch, Uss};
 use std::fs;
 
 const MIB: u64 = 1 << 20;
@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn peak(bench: &mut Bench, tasks: &[&str]) -> PeakReading {
-    let watch = PeakWatch::start(bench.subject.pid()).unwrap();
+    let watch = PeakWatch::start(bench.subject.pid(), Uss::Measured).unwrap();
     for task in tasks {
         bench.ask(task);
     }

@@ -7,7 +7,7 @@ use crate::{
 use libtest_mimic::Trial;
 use nix::unistd::{SysconfVar, sysconf};
 use spillproof_harness::{
-    probe::{self, PeakWatch, ProbeError, ProcessReading},
+    probe::{self, PeakWatch, ProbeError, ProcessReading, Uss},
     settle::settle,
 };
 use std::{collections::BTreeMap, fs, path::Path};
@@ -102,7 +102,7 @@ fn dead() {
         let gone = |error| matches!(error, ProbeError::Gone { pid: gone } if gone == pid);
         assert!(probe::process(pid).is_err_and(gone));
         assert!(probe::written_bytes(pid).is_err_and(gone));
-        assert!(PeakWatch::start(pid).is_err_and(gone));
+        assert!(PeakWatch::start(pid, Uss::Measured).is_err_and(gone));
     };
     bench.subject.kill();
     settle(PATIENCE, || bench.subject.exit()).unwrap();
@@ -116,7 +116,7 @@ fn dead() {
 
 fn dead_while_watched() {
     let mut bench = Bench::greeted("works");
-    let watch = PeakWatch::start(bench.subject.pid()).unwrap();
+    let watch = PeakWatch::start(bench.subject.pid(), Uss::Skipped).unwrap();
     bench.subject.kill();
     settle(PATIENCE, || bench.subject.exit()).unwrap();
     assert!(matches!(watch.finish(), Err(ProbeError::Gone { .. })));

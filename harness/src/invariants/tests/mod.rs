@@ -100,9 +100,7 @@ fn peak(anon: u64) -> PeakReading {
         sampled_anon_shared_peak_bytes: anon,
         anon_shared_upper_bytes: anon,
         sampled_file_peak_bytes: 0,
-        uss_peak_bytes: anon,
-        uss_start_bytes: 0,
-        uss_end_bytes: 0,
+        uss: None,
         samples: 2,
         reset: true,
     }
@@ -185,7 +183,7 @@ fn clean() -> Run {
         world: World::default(),
         path: None,
         faults: None,
-        warm_up: crate::case::WarmUp::default(),
+        pace: crate::case::Pace::default(),
     };
     Run {
         staging_bytes: 8 * MIB,
