@@ -2,7 +2,7 @@
 
 use super::{Bench, injection::Injection, with_faults};
 use crate::{
-    case,
+    case::{self, Pace},
     device::DeviceUnderTest,
     error::HarnessError,
     sandbox::Sandbox,
@@ -43,7 +43,7 @@ fn hello(bench: &Bench, is_interposed: bool) -> Result<Result<CallOutcome, Strin
     let deadline = case::Limits::default().call;
     let sandbox = Sandbox::create(&bench.work_dir, "hello")?;
     let device = DeviceUnderTest::absent(&sandbox.root().join("libraries"))?;
-    let injection = is_interposed.then(|| Injection::create(None, bench, &sandbox));
+    let injection = is_interposed.then(|| Injection::create(None, Pace::Brisk, bench, &sandbox));
     let injection = injection.transpose()?;
     let environment = with_faults(device.environment(), injection.as_ref());
     let mut subject = Subject::spawn(&bench.subject, &sandbox, environment, Limits::default())?;

@@ -2,6 +2,7 @@
 
 use super::Bench;
 use crate::{
+    case::Pace,
     crash::Deadly,
     error::HarnessError,
     faults::{Faults, Fired, RuleAccount},
@@ -16,8 +17,13 @@ use std::{
     path::PathBuf,
 };
 
-/// Rows for what a subject holds: far more than any case makes.
-const LEDGER_ROWS: usize = 4096;
+/// Rows for what a subject holds: far more than any case makes. Each look at the ledger goes over all of them.
+const fn ledger_rows(pace: Pace) -> usize {
+    match pace {
+        Pace::Usual => 4096,
+        Pace::Brisk => 512,
+    }
+}
 
 /// Rows for the calls that are recorded: more than any case makes that asks for it.
 const TRACE_ROWS: usize = 16 * 1024;
@@ -37,6 +43,7 @@ impl Injection {
     /// The memory cannot be made, or the plan was put together wrongly.
     pub(super) fn create(
         faults: Option<&Faults>,
+        pace: Pace,
         bench: &Bench,
         sandbox: &Sandbox,
     ) -> Result<Self, HarnessError> {
@@ -44,7 +51,7 @@ impl Injection {
         let records = faults.is_some_and(|faults| faults.records);
         let options = Options {
             scopes: vec![sandbox.offload_dir()],
-            ledger_rows: LEDGER_ROWS,
+            ledger_rows: ledger_rows(pace),
             trace_rows: if records { TRACE_ROWS } else { 1 },
             is_recording: false,
         };

@@ -105,7 +105,10 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
     // alone is not worth that.
     let keeps_ledger = bench.keeps_ledger && !run.case.world.volume.is_private();
     let is_wanted = run.case.faults.is_some() || keeps_ledger;
-    let injection = is_wanted.then(|| Injection::create(run.case.faults.as_ref(), bench, &sandbox));
+    let injection = is_wanted.then(|| {
+        let faults = run.case.faults.as_ref();
+        Injection::create(faults, run.case.pace, bench, &sandbox)
+    });
     let injection = injection.transpose()?;
     let environment = with_faults(device.environment(), injection.as_ref());
     let subject = Subject::spawn(&command, &sandbox, environment, limits)?;

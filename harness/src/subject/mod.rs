@@ -11,6 +11,7 @@ mod command;
 mod finding;
 mod helper;
 mod interrupt;
+mod kin;
 mod pidfd;
 mod reply;
 mod slices;

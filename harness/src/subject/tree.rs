@@ -7,7 +7,11 @@
 //! Only processes known in one of these ways are waited for, each by its own pid: no exit status of another case's subject, or
 //! of a child that other code of this process started, is ever taken.
 
-use super::{command::TREE_VARIABLE, finding::LeftProcess};
+use super::{
+    command::TREE_VARIABLE,
+    finding::LeftProcess,
+    kin::{self, Kin},
+};
 use crate::settle::settle;
 use nix::{
     sys::{
@@ -16,7 +20,6 @@ use nix::{
     },
     unistd::Pid,
 };
-use procfs::process::{Process, Stat};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
@@ -71,9 +74,9 @@ impl Tree {
     pub(super) fn look(&mut self) {
         let mut pending = vec![self.subject];
         while let Some(pid) = pending.pop() {
-            for child in children(pid) {
-                if let Ok(stat) = Process::new(child.cast_signed()).and_then(|child| child.stat())
-                    && self.seen.insert((child, stat.starttime))
+            for child in kin::children(pid) {
+                if let Some(found) = Kin::of(child.cast_signed())
+                    && self.seen.insert((child, found.start_ticks))
                 {
                     pending.push(child);
                 }
@@ -82,41 +85,39 @@ impl Tree {
     }
 
     /// Everyone of the tree but the subject itself; zombies too.
-    fn members(&mut self) -> Vec<Stat> {
+    fn members(&mut self) -> Vec<Kin> {
         let harness = std::process::id().cast_signed();
         let others = subjects().clone();
-        let mut stats: BTreeMap<i32, Stat> = procfs::process::all_processes()
+        let mut strangers: BTreeMap<i32, Kin> = kin::all()
             .into_iter()
-            .flatten()
-            .filter_map(|process| process.ok()?.stat().ok())
-            .filter(|stat| stat.pid != harness && !others.contains(&stat.pid.cast_unsigned()))
-            .map(|stat| (stat.pid, stat))
+            .filter(|one| one.pid != harness && !others.contains(&one.pid.cast_unsigned()))
+            .map(|one| (one.pid, one))
             .collect();
         let subject = self.subject.cast_signed();
-        let mut members: Vec<Stat> = Vec::new();
+        let mut members: Vec<Kin> = Vec::new();
         let mut parents = BTreeSet::from([subject]);
         loop {
-            let found: Vec<i32> = stats
+            let found: Vec<i32> = strangers
                 .values()
-                .filter(|stat| {
-                    stat.session == subject
-                        || stat.pgrp == subject
-                        || parents.contains(&stat.ppid)
+                .filter(|one| {
+                    one.session == subject
+                        || one.group == subject
+                        || parents.contains(&one.parent)
                         || self
                             .seen
-                            .contains(&(stat.pid.cast_unsigned(), stat.starttime))
-                        || (stat.ppid == harness && carries(stat.pid, &self.mark))
+                            .contains(&(one.pid.cast_unsigned(), one.start_ticks))
+                        || (one.parent == harness && carries(one.pid, &self.mark))
                 })
-                .map(|stat| stat.pid)
+                .map(|one| one.pid)
                 .collect();
             if found.is_empty() {
                 return members;
             }
             for pid in found {
-                if let Some(stat) = stats.remove(&pid) {
-                    self.seen.insert((stat.pid.cast_unsigned(), stat.starttime));
+                if let Some(one) = strangers.remove(&pid) {
+                    self.seen.insert((one.pid.cast_unsigned(), one.start_ticks));
                     parents.insert(pid);
-                    members.push(stat);
+                    members.push(one);
                 }
             }
         }
@@ -128,13 +129,13 @@ impl Tree {
         settle(grace, || {
             left = self.members();
             self.is_empty_for_good = left.is_empty();
-            left.retain(|stat| !dead(stat));
+            left.retain(|one| !one.is_dead());
             left.is_empty().then_some(())
         });
         left.iter()
-            .map(|stat| LeftProcess {
-                pid: stat.pid.cast_unsigned(),
-                command: command(stat),
+            .map(|one| LeftProcess {
+                pid: one.pid.cast_unsigned(),
+                command: command(one),
             })
             .collect()
     }
@@ -147,12 +148,12 @@ impl Tree {
         let harness = std::process::id().cast_signed();
         let ended = settle(deadline, || {
             let members = self.members();
-            for stat in &members {
-                let pid = Pid::from_raw(stat.pid);
-                if !dead(stat) {
+            for one in &members {
+                let pid = Pid::from_raw(one.pid);
+                if !one.is_dead() {
                     // Not by number alone: the process was read a moment ago and its number is not given out again so soon.
                     let _ = kill(pid, Signal::SIGKILL);
-                } else if stat.ppid == harness {
+                } else if one.parent == harness {
                     let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
                 }
             }
@@ -162,38 +163,18 @@ impl Tree {
     }
 }
 
-fn dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X' | 'x')
-}
-
-/// The children of all threads of a process; none where the kernel does not list them.
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|line| {
-            line.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
-}
-
 fn carries(pid: i32, mark: &OsStr) -> bool {
     let line = [TREE_VARIABLE.as_bytes(), b"=", mark.as_encoded_bytes()].concat();
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|&byte| byte == 0).any(|entry| entry == line))
 }
 
-fn command(stat: &Stat) -> String {
-    let words = fs::read(format!("/proc/{}/cmdline", stat.pid)).unwrap_or_default();
+fn command(one: &Kin) -> String {
+    let words = fs::read(format!("/proc/{}/cmdline", one.pid)).unwrap_or_default();
     let text = String::from_utf8_lossy(&words).replace('\0', " ");
     let text = text.trim_end();
     if text.is_empty() {
-        format!("[{}]", stat.comm)
+        format!("[{}]", one.name)
     } else {
         text.into()
     }
