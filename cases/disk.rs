@@ -154,8 +154,14 @@ fn no_direct_io() -> Case {
 /// No descriptor for cuFile where a block leaves: an error, and no reason to take another way from then on (F36).
 fn no_descriptor_for_cufile() -> Vec<Case> {
     let plans = [
-        ("no_descriptor_for_cufile", "open,openat:error=EMFILE:when=2"),
-        ("no_file_entry_for_cufile", "open,openat:error=ENFILE:when=2"),
+        (
+            "no_descriptor_for_cufile",
+            "open,openat:error=EMFILE:when=2",
+        ),
+        (
+            "no_file_entry_for_cufile",
+            "open,openat:error=ENFILE:when=2",
+        ),
     ];
     let case = |(name, plan)| only_by_cufile(journey(name, plan));
     plans.into_iter().map(case).collect()

@@ -103,7 +103,7 @@ pub(super) fn given_back_late_bytes(run: &Run, step: &StepRecord) -> u64 {
 /// Whether that call's memory was refused in a step before the one of that number.
 pub(super) fn was_refused_before(run: &Run, number: usize, again: &Fired) -> bool {
     fired(run).any(|(step, fired)| {
-        let is_same = fired.key == again.key && is_free(fired) && !fired.after;
+        let is_same = fired.key == again.key && is_free(fired);
         step.number < number && is_same && fired.error.is_some()
     })
 }
@@ -122,8 +122,8 @@ pub(super) fn given_up<'a>(run: &Run, reading: &'a Reading) -> Vec<&'a LedgerEnt
 pub(super) fn is_freed_again(run: &Run, violation: &str) -> bool {
     violation.contains("cuMemFree")
         && ever_fired(run).any(|fired| {
-            let again = format!("double free of {:#x}", fired.key);
-            is_free(fired) && fired.after && fired.error.is_some() && violation.ends_with(&again)
+            let again = format!("double free of {:#x} (", fired.key);
+            is_free(fired) && fired.after && fired.error.is_some() && violation.contains(&again)
         })
 }
 

@@ -40,7 +40,7 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
         "pwrite" | "write" | "pwritev" | "ftruncate" | "fallocate" | "posix_fallocate"
             if is_disk_full(error) && makes_room(act) =>
         {
-            !is_written(act.step, &fired.path)
+            !keeps_what_it_wrote(act, &fired.path)
         }
         // Space can be taken by writing.
         "fallocate" | "posix_fallocate" => matches!(
@@ -57,18 +57,19 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
         },
         // A length that was not compared before a reload does not go without a word (E22); what makes room for it may go to a file
         // that is not mapped then (F50). Else what could be learned so is judged by itself: bytes by digests, files by what there is.
-        "fstat" | "stat" | "lstat" | "fstatat" => {
+        "fstat" => {
             let reloads = matches!(act.action, Action::Request { .. }) && !makes_room(act);
             !reloads || !was_there(act.step, &fired.path) || is_written(act.step, &fired.path)
         }
-        "statx" => true,
+        // By name it is asked which file is to be removed, which may be another model's.
+        "stat" | "lstat" | "fstatat" | "statx" => true,
         // What a filesystem that cannot tell it is asked for has other means.
         "statfs" | "fstatfs" => matches!(error, names::ENOSYS | names::EOPNOTSUPP),
         // The descriptor is gone (close(2)). That bytes may be, too, must be told by whoever wrote them.
         // Through cuFile's own descriptor none went where cuFile refused it.
         "close" => {
             let tells =
-                matches!(act.action, Action::Free { .. }) || is_written(act.step, &fired.path);
+                matches!(act.action, Action::Free { .. }) || keeps_what_it_wrote(act, &fired.path);
             !tells || refused_handles(act) >= errors_of("close", act)
         }
         // Nothing is lost with a duplicate that is not there.
@@ -185,6 +186,15 @@ fn is_written(step: &StepRecord, path: &Path) -> bool {
     };
     let after = there(&step.after);
     after.is_some() && after != there(&step.before)
+}
+
+/// Whether all that the step wrote to the file is still there, and nobody can have written it again: room was made once. What was taken
+/// back leaves a hole, as several tensors share a file.
+fn keeps_what_it_wrote(act: &Act<'_>, path: &Path) -> bool {
+    let entry = act.step.after.offload_files.entries.get(path);
+    let has_hole = entry.is_some_and(|entry| entry.allocated_bytes < entry.bytes);
+    let is_made_good = matches!(act.outcome, Outcome::Served(reply) if reply.recoveries > 1);
+    is_written(act.step, path) && !has_hole && !is_made_good
 }
 
 fn was_there(step: &StepRecord, path: &Path) -> bool {

@@ -19,6 +19,16 @@ fn at(path: &str, fired: Fired) -> Fired {
 
 /// What trips when a request is served after these errors, and the file changed in it or did not.
 fn served(errors: &[Fired], recoveries: u64, writes: bool) -> Vec<InvariantId> {
+    served_with_hole(errors, recoveries, writes, 0)
+}
+
+/// As above, where so much of the file is a hole.
+fn served_with_hole(
+    errors: &[Fired],
+    recoveries: u64,
+    writes: bool,
+    hole_bytes: u64,
+) -> Vec<InvariantId> {
     tripped(|run| {
         run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
         let mut next = request(b"right");
@@ -27,7 +37,9 @@ fn served(errors: &[Fired], recoveries: u64, writes: bool) -> Vec<InvariantId> {
         next.after = next.before.clone();
         if writes {
             let files = &mut next.after.offload_files.entries;
-            files.get_mut(Path::new(SPILL)).unwrap().modified_ns += 1;
+            let entry = files.get_mut(Path::new(SPILL)).unwrap();
+            entry.modified_ns += 1;
+            entry.allocated_bytes = entry.bytes - hole_bytes;
             next.justified_bytes += MODEL_BYTES;
         }
         if let Outcome::Served(reply) = &mut next.outcome {
@@ -57,6 +69,10 @@ fn a_full_disk_is_made_good_by_what_goes_elsewhere_and_not_in_the_file_that_met_
         assert_eq!(served(&full, 1, false), [], "{site}");
         assert_eq!(served(&full, 1, true), [InvariantId::Truth], "{site}");
         assert_eq!(served(&full, 0, false), [InvariantId::Truth], "{site}");
+        // What met it was taken back; another tensor of the file stays.
+        assert_eq!(served_with_hole(&full, 1, true, 4096), [], "{site}");
+        // It was written again.
+        assert_eq!(served(&full, 2, true), [], "{site}");
     }
 }
 
@@ -67,6 +83,8 @@ fn a_length_that_was_not_compared_before_a_reload_is_told() {
     assert_eq!(served(&unknown(SPILL), 0, true), []);
     assert_eq!(served(&unknown(SPILL), 1, false), []);
     assert_eq!(served(&unknown(OTHER), 0, false), []);
+    let by_name = [at(SPILL, fired("fstatat", "ENOMEM"))];
+    assert_eq!(served(&by_name, 0, false), []);
     assert_eq!(met(1, &unknown(SPILL), None), []);
 }
 
@@ -268,11 +286,12 @@ fn a_double_free_is_excused_for_what_a_denied_call_gave_back() {
             };
             run.steps[0].fired = vec![denied];
             run.steps[0].outcome = failure(ErrorKind::DeviceError);
-            let violation = format!("cuMemFree_v2: double free of {address}");
+            let violation = format!("cuMemFree_v2: double free of {address} (process 1)");
             settled_board(run).violations.push(violation);
         })
     };
     assert_eq!(freed(true, "0x70"), []);
     assert_eq!(freed(true, "0x80"), [InvariantId::Device]);
+    assert_eq!(freed(true, "0x700"), [InvariantId::Device]);
     assert_eq!(freed(false, "0x70"), [InvariantId::Device]);
 }
