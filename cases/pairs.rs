@@ -25,7 +25,8 @@ use spillproof_protocol::Capability;
 pub fn cases() -> Vec<Case> {
     let pressed = PRESSED.iter().map(|(name, plan)| pressed(name, plan));
     let freed = FREED.iter().map(|(name, plan)| freed(name, plan));
-    let mut cases: Vec<Case> = pressed.chain(freed).collect();
+    let reloaded = RELOADED.iter().map(|(name, plan)| reloaded(name, plan));
+    let mut cases: Vec<Case> = pressed.chain(freed).chain(reloaded).collect();
     cases.extend(CUFILE.iter().map(|(name, plan)| by_cufile(name, plan)));
     cases.push(killed_while_cleaning_up());
     cases
@@ -41,12 +42,13 @@ const PRESSED: &[(&str, &str)] = &[
         "device_oom_and_a_disk_that_fills_up",
         "cuMemAlloc:error=CUDA_ERROR_OUT_OF_MEMORY:when=2;pwrite,write:short=4096:when=1;pwrite,write:error=ENOSPC:when=2+",
     ),
-    // What was allocated before a copy failed is given back, which fails too.
-    (
-        "a_failed_copy_and_a_failed_free",
-        "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=1;cuMemFree:error=CUDA_ERROR_INVALID_CONTEXT:when=1",
-    ),
 ];
+
+/// What was allocated before a copy failed is given back, which fails too. Nothing else is given back in a request that finds room.
+const RELOADED: &[(&str, &str)] = &[(
+    "a_failed_copy_and_a_failed_free",
+    "cuMemcpyHtoDAsync,cuMemcpyHtoD:error=CUDA_ERROR_INVALID_VALUE:when=1;cuMemFree:error=CUDA_ERROR_INVALID_CONTEXT:when=1",
+)];
 
 /// F68: the partial file that has to go stays.
 const FREED: &[(&str, &str)] = &[
@@ -106,6 +108,25 @@ fn pressed(name: &str, plan: &str) -> Case {
     // With both known and one of them away.
     if let Some(faults) = &mut case.faults {
         faults.steps = 3..4;
+    }
+    case
+}
+
+/// A model comes back to a device that has room for it.
+fn reloaded(name: &str, plan: &str) -> Case {
+    let mut case = pair(name)
+        .steps([
+            load("a"),
+            free_all(),
+            request("a"),
+            request("a"),
+            modify("a", "t1", 7),
+            free_all(),
+            request("a"),
+        ])
+        .failing(plan);
+    if let Some(faults) = &mut case.faults {
+        faults.steps = 2..3;
     }
     case
 }
