@@ -156,13 +156,18 @@ fn a_rule_with_a_caller_counts_calls_from_there() {
 }
 
 #[test]
-fn facts_are_asked_for_only_when_a_rule_needs_them() {
-    let bench = Bench::new("pwrite:error=ENOSPC;fsync:error=EIO:path=*;fsync:error=EIO:caller=*");
+fn facts_are_asked_for_only_when_a_rule_or_a_receipt_needs_them() {
+    let bench =
+        Bench::new("pwrite:error=ENOSPC:when=2;fsync:error=EIO:path=*;fsync:error=EIO:caller=*");
     let mut facts = Known::default();
     bench.decide("pwrite", true, 1, &mut facts);
     assert_eq!((facts.asked_paths, facts.asked_caller), (0, 0));
+    // It fires, and the receipt tells the path.
+    bench.decide("pwrite", true, 1, &mut facts);
+    assert_eq!((facts.asked_paths, facts.asked_caller), (1, 0));
+    let mut facts = Known::default();
     bench.decide("fsync", true, 1, &mut facts);
-    assert_eq!((facts.asked_paths, facts.asked_caller), (1, 1));
+    assert!(facts.asked_paths > 0 && facts.asked_caller == 1);
     let rules = |site| bench.attached.rules(SiteId::named(site));
     assert!(!rules("pwrite").need_path() && !rules("pwrite").need_caller());
     assert!(rules("fsync").need_path() && rules("fsync").need_caller());
