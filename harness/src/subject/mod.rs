@@ -179,7 +179,11 @@ impl Subject {
     /// What the subject did instead of answering. A subject that once broke the protocol is not spoken to again: later
     /// calls return the same finding.
     pub fn call(&mut self, request: &Request, deadline: Duration) -> Result<CallOutcome, Finding> {
-        let called = self.speak(|client, process| client.call(request, deadline, process));
+        let called = self.speak_unseen(|client, process| client.call(request, deadline, process));
+        // A question about what there is comes behind each request, and starts nobody.
+        if !matches!(request, Request::Status(_)) {
+            self.tree.look();
+        }
         if let Ok(outcome) = &called {
             self.quit |= matches!((request, outcome), (Request::Quit(_), CallOutcome::Ok(_)));
         }
@@ -219,11 +223,20 @@ impl Subject {
         &mut self,
         speak: impl FnOnce(&mut Client, &OwnedFd) -> Result<T, Broken>,
     ) -> Result<T, Finding> {
+        let spoken = self.speak_unseen(speak);
+        self.tree.look();
+        spoken
+    }
+
+    /// Speaks without looking who is below the subject.
+    fn speak_unseen<T>(
+        &mut self,
+        speak: impl FnOnce(&mut Client, &OwnedFd) -> Result<T, Broken>,
+    ) -> Result<T, Finding> {
         if let Some(finding) = &self.broken {
             return Err(finding.clone());
         }
         let result = speak(&mut self.client, &self.process);
-        self.tree.look();
         let finding = match result {
             Ok(value) => return Ok(value),
             Err(Broken::Found(finding)) => finding,
