@@ -4,9 +4,13 @@ use super::{ProbeError, memory::ProcessMemory};
 use procfs::process::Process;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// More than the kernel writes into `/proc/PID/status` on machines of up to some hundred processors.
+const STATUS_BYTES: usize = 4096;
 
 /// Everything that is read from `/proc/PID` at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +86,10 @@ pub fn address_space_bytes(pid: u32) -> Result<u64, ProbeError> {
 
 /// Reads `/proc/PID/status`.
 pub(super) fn memory(pid: u32) -> Result<ProcessMemory, ProbeError> {
-    let status = fs::read(format!("/proc/{pid}/status"))
+    // The kernel writes the text anew for each read, so there is room for all of it.
+    let mut status = Vec::with_capacity(STATUS_BYTES);
+    File::open(format!("/proc/{pid}/status"))
+        .and_then(|mut file| file.read_to_end(&mut status))
         .map_err(|error| ProbeError::of(pid, "status", error))?;
     ProcessMemory::parse(&status).ok_or(ProbeError::Gone { pid })
 }
