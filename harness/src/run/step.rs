@@ -100,11 +100,7 @@ impl Session<'_> {
 
     /// What was read behind the step before is what there is before this one: the subject was asked for nothing since.
     fn standing(&mut self) -> Result<(Reading, StatusReply), Stop> {
-        let last = match self.run.steps.last() {
-            Some(last) => Some(&last.after),
-            None => self.run.baseline.as_ref(),
-        };
-        let reading = match last.filter(|last| last.process.is_some()) {
+        let reading = match self.last_reading() {
             Some(last) => last.clone(),
             None => self.reading()?,
         };
@@ -118,6 +114,15 @@ impl Session<'_> {
             None => self.status()?,
         };
         Ok((reading, status))
+    }
+
+    /// What was read last, if the subject lived.
+    pub(super) fn last_reading(&self) -> Option<&Reading> {
+        let last = match self.run.steps.last() {
+            Some(last) => Some(&last.after),
+            None => self.run.baseline.as_ref(),
+        };
+        last.filter(|last| last.process.is_some())
     }
 
     fn uss(&self) -> Uss {
