@@ -169,7 +169,6 @@ fn pressed(way: Way) -> Case {
         request("a"),
         request("b"),
         request("a"),
-        request("b"),
     ];
     workload("pressed", way, 2304 << 10, models, 2..5, steps)
 }
@@ -269,7 +268,7 @@ fn durable() -> Case {
 /// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged.
 fn first_open() -> Case {
     let [dies, restarts] = dies_idle(spillproof_harness::crash::Deadly::Terminate);
-    let steps = [dies, restarts, load("a"), free_all(), request("a")];
+    let steps = [dies, restarts, load("a"), free_all()];
     let models = vec![small("a", 1)];
     workload(OPEN, Way::CuFile, 8 * MIB, models, 1..2, steps)
 }
