@@ -338,6 +338,7 @@ impl SiteId {
     }
 
     /// Its row.
+    #[inline]
     pub const fn site(self) -> &'static Site {
         &SITES[self.0 as usize]
     }
@@ -355,6 +356,8 @@ pub struct Spelling {
     pub name: &'static str,
     /// What it means.
     pub site: SiteId,
+    /// Whether it is the last of its site's: on 64-bit Linux the one that programs of today call.
+    pub is_last: bool,
 }
 
 /// A spelling, by its index in [`SPELLINGS`].
@@ -386,11 +389,13 @@ impl SpellingId {
     }
 
     /// Its row.
+    #[inline]
     pub const fn spelling(self) -> &'static Spelling {
         &SPELLINGS[self.0 as usize]
     }
 
     /// The site that it means.
+    #[inline]
     pub const fn site(self) -> SiteId {
         self.spelling().site
     }

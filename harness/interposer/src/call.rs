@@ -51,6 +51,8 @@ pub(crate) struct Call {
     wrapped: SpellingId,
     /// What it means: another one for `syscall`.
     meaning: SpellingId,
+    id: SiteId,
+    site: &'static Site,
     /// A `syscall`'s number; its arguments follow in `arguments` as those of the site it means.
     number: Option<usize>,
     arguments: [usize; MAX_ARITY],
@@ -83,6 +85,8 @@ impl Call {
         let mut call = Call {
             wrapped: spelling,
             meaning: spelling,
+            id: spelling.site(),
+            site: row,
             number: None,
             arguments,
             caller,
@@ -91,6 +95,8 @@ impl Call {
             call.number = Some(arguments[0]);
             call.arguments.rotate_left(1);
             call.meaning = system_call::meaning(arguments[0]).unwrap_or(spelling);
+            call.id = call.meaning.site();
+            call.site = call.id.site();
         }
         call
     }
@@ -104,12 +110,12 @@ impl Call {
     /// The site that the call means.
     #[inline]
     pub(crate) fn id(&self) -> SiteId {
-        self.meaning.site()
+        self.id
     }
 
     #[inline]
     pub(crate) fn site(&self) -> &'static Site {
-        self.id().site()
+        self.site
     }
 
     /// Whether it is a system call that no site means.
@@ -129,7 +135,7 @@ impl Call {
     pub(crate) fn failure(&self) -> Failure {
         match self.number {
             Some(_) => Failure::RawSyscall,
-            None => self.site().failure,
+            None => self.site.failure,
         }
     }
 

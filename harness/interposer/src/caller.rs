@@ -3,6 +3,8 @@
 //! From `/proc/self/maps`: the loader's own calls take its lock, which a wrapped call may meet anywhere. What was found is kept, so after a
 //! library was unloaded its addresses go on meaning it, until this table is full and everything is looked up anew.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::maps;
@@ -13,6 +15,8 @@ const RANGES: usize = 256;
 
 static TABLE: [Range; RANGES] = [const { Range::free() }; RANGES];
 static USED: AtomicUsize = AtomicUsize::new(0);
+/// The row that was right last: mostly it is again.
+static LAST: AtomicUsize = AtomicUsize::new(0);
 
 struct Range {
     is_whole: AtomicU8,
@@ -24,29 +28,33 @@ struct Range {
 
 /// A library's file name.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Name {
-    bytes: [u8; NAME_BYTES],
-    length: usize,
+pub(crate) enum Name {
+    /// In the table.
+    Kept(&'static [u8]),
+    /// Where the table is full.
+    Own {
+        /// Zero-padded.
+        bytes: [u8; NAME_BYTES],
+        /// How many of them there are.
+        length: usize,
+    },
 }
 
 impl Name {
-    const fn empty() -> Name {
-        Name {
-            bytes: [0; NAME_BYTES],
-            length: 0,
-        }
-    }
-
-    fn of(path: &[u8]) -> Name {
+    fn of(path: &[u8]) -> ([u8; NAME_BYTES], usize) {
         let file = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let mut name = Name::empty();
-        name.length = file.len().min(NAME_BYTES);
-        name.bytes[..name.length].copy_from_slice(&file[..name.length]);
-        name
+        let mut bytes = [0; NAME_BYTES];
+        let length = file.len().min(NAME_BYTES);
+        bytes[..length].copy_from_slice(&file[..length]);
+        (bytes, length)
     }
 
+    #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        match self {
+            Name::Kept(bytes) => bytes,
+            Name::Own { bytes, length } => &bytes[..*length],
+        }
     }
 }
 
@@ -67,40 +75,40 @@ impl Range {
             && address < self.end.load(Ordering::Relaxed)
     }
 
-    fn name(&self) -> Name {
-        let mut name = Name::empty();
-        let (words, _) = name.bytes.as_chunks_mut::<8>();
-        for (bytes, word) in words.iter_mut().zip(&self.name) {
-            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
-        }
-        name.length = self.name_bytes.load(Ordering::Relaxed).min(NAME_BYTES);
-        name
+    /// Of a row that is whole.
+    fn name(&'static self) -> Name {
+        let length = self.name_bytes.load(Ordering::Relaxed).min(NAME_BYTES);
+        // SAFETY: the words are as many bytes, and nobody writes to a row that is whole.
+        Name::Kept(unsafe { std::slice::from_raw_parts((&raw const self.name).cast(), length) })
     }
 }
 
 /// The file name of the library (or the program) at an address; empty for memory of no file.
 pub(crate) fn library_at(address: usize) -> Name {
+    let last = &TABLE[LAST.load(Ordering::Relaxed).min(RANGES - 1)];
+    if last.holds(address) {
+        return last.name();
+    }
     let used = &TABLE[..USED.load(Ordering::Acquire).min(RANGES)];
-    if let Some(range) = used.iter().find(|range| range.holds(address)) {
-        return range.name();
+    if let Some(index) = used.iter().position(|range| range.holds(address)) {
+        LAST.store(index, Ordering::Relaxed);
+        return used[index].name();
     }
     let found = maps::find(address, |range, path| {
         (range.start, range.end, Name::of(path))
     });
-    let Some((start, end, name)) = found else {
-        return Name::empty();
+    let Some((start, end, (bytes, length))) = found else {
+        return Name::Kept(b"");
     };
     let index = USED.fetch_add(1, Ordering::AcqRel);
     if let Some(range) = TABLE.get(index) {
         range.start.store(start, Ordering::Relaxed);
         range.end.store(end, Ordering::Relaxed);
-        range.name_bytes.store(name.length, Ordering::Relaxed);
-        for (bytes, word) in name.bytes.chunks_exact(8).zip(&range.name) {
-            let mut value = [0u8; 8];
-            value.copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(value), Ordering::Relaxed);
+        range.name_bytes.store(length, Ordering::Relaxed);
+        for (bytes, word) in bytes.as_chunks::<8>().0.iter().zip(&range.name) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         range.is_whole.store(1, Ordering::Release);
     }
-    name
+    Name::Own { bytes, length }
 }

@@ -74,7 +74,10 @@ pub(crate) fn seen(first: u32, last: u32) -> std::ops::RangeInclusive<i32> {
 
 fn set(number: i32, place: u8) {
     if let Some(entry) = entry(number) {
-        HIGHEST.fetch_max(number, Ordering::Relaxed);
+        // To look is cheaper than to store, and it seldom grows.
+        if HIGHEST.load(Ordering::Relaxed) < number {
+            HIGHEST.fetch_max(number, Ordering::Relaxed);
+        }
         entry.store(place, Ordering::Relaxed);
     }
 }

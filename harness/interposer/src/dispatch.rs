@@ -15,7 +15,7 @@ use spillproof_faults::{
 use crate::attach::shared;
 use crate::call::{Call, MAX_PIECES, Piece};
 use crate::caller::{self, Name};
-use crate::guard::Busy;
+use crate::guard::Thread;
 use crate::target::{self, Paths};
 use crate::{effect, errno, outcome};
 
@@ -48,13 +48,14 @@ pub(crate) unsafe extern "C-unwind" fn dispatch(
 unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
-        let Some(busy) = Busy::enter() else {
+        let thread = Thread::own();
+        let Some(busy) = thread.enter() else {
             return call.make(real);
         };
         let rules = shared.rules(call.id());
         if !rules.is_empty() || shared.is_recording() {
             drop(busy);
-            return watch_closely(shared, call, real, rules);
+            return watch_closely(shared, thread, call, real, rules);
         }
         let is_inside = target::is_inside(call, shared);
         let nth = is_inside.then(|| shared.count(call.meaning()));
@@ -65,7 +66,7 @@ unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
         let taken = effect::begin(shared, call);
         drop(busy);
         let result = call.make(real);
-        conclude(shared, call, result, nth, taken);
+        conclude(shared, thread, call, result, nth, taken);
         result
     }
 }
@@ -75,19 +76,27 @@ unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
 /// # Safety
 /// As [`dispatch`].
 #[cold]
-unsafe fn watch_closely(shared: &Attached, call: &Call, real: usize, rules: Rules) -> usize {
+unsafe fn watch_closely(
+    shared: &Attached,
+    thread: Thread,
+    call: &Call,
+    real: usize,
+    rules: Rules,
+) -> usize {
     let failure = call.failure();
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
-        let Some((decision, nth)) = decide(shared, call, rules) else {
+        let Some((decision, nth)) = decide(shared, thread, call, rules) else {
             return call.make(real);
         };
         wait(decision.delay_before);
         raise(decision.signals_before);
         let result = match decision.outcome {
             Outcome::Fail(_) => None,
-            Outcome::Proceed | Outcome::FailAfter(_) => Some(make(shared, call, real, nth)),
-            Outcome::Short { bytes } => Some(make_short(shared, call.clone(), real, nth, bytes)),
+            Outcome::Proceed | Outcome::FailAfter(_) => Some(make(shared, thread, call, real, nth)),
+            Outcome::Short { bytes } => {
+                Some(make_short(shared, thread, call.clone(), real, nth, bytes))
+            }
         };
         let errno = errno::get();
         wait(decision.delay_after);
@@ -105,12 +114,18 @@ unsafe fn watch_closely(shared: &Attached, call: &Call, real: usize, rules: Rule
 
 /// # Safety
 /// As [`dispatch`].
-unsafe fn make(shared: &Attached, call: &Call, real: usize, nth: Option<u64>) -> usize {
+unsafe fn make(
+    shared: &Attached,
+    thread: Thread,
+    call: &Call,
+    real: usize,
+    nth: Option<u64>,
+) -> usize {
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
-        let taken = Busy::enter().and_then(|_busy| effect::begin(shared, call));
+        let taken = thread.enter().and_then(|_busy| effect::begin(shared, call));
         let result = call.make(real);
-        conclude(shared, call, result, nth, taken);
+        conclude(shared, thread, call, result, nth, taken);
         result
     }
 }
@@ -122,6 +137,7 @@ unsafe fn make(shared: &Attached, call: &Call, real: usize, nth: Option<u64>) ->
 #[inline(never)]
 unsafe fn make_short(
     shared: &Attached,
+    thread: Thread,
     mut call: Call,
     real: usize,
     nth: Option<u64>,
@@ -131,7 +147,7 @@ unsafe fn make_short(
     // SAFETY: the arguments are the caller's, and lawful; the pieces outlive the call.
     unsafe {
         call.shorten(bytes, &mut pieces);
-        make(shared, &call, real, nth)
+        make(shared, thread, &call, real, nth)
     }
 }
 
@@ -139,8 +155,13 @@ unsafe fn make_short(
 ///
 /// # Safety
 /// As [`dispatch`].
-unsafe fn decide(shared: &Attached, call: &Call, rules: Rules) -> Option<(Decision, Option<u64>)> {
-    let _busy = Busy::enter()?;
+unsafe fn decide(
+    shared: &Attached,
+    thread: Thread,
+    call: &Call,
+    rules: Rules,
+) -> Option<(Decision, Option<u64>)> {
+    let _busy = thread.enter()?;
     let mut paths = Paths::new();
     // SAFETY: the arguments are the caller's, and lawful.
     let (is_in_scope, size) = unsafe {
@@ -191,12 +212,13 @@ unsafe fn decide(shared: &Attached, call: &Call, rules: Rules) -> Option<(Decisi
 /// As [`dispatch`]; the call must have returned that result.
 unsafe fn conclude(
     shared: &Attached,
+    thread: Thread,
     call: &Call,
     result: usize,
     nth: Option<u64>,
     taken: Option<Taken>,
 ) {
-    let Some(_busy) = Busy::enter() else {
+    let Some(_busy) = thread.enter() else {
         return;
     };
     if !outcome::is_failed(call.failure(), result) {

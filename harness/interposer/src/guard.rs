@@ -9,25 +9,42 @@ thread_local! {
     static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The calling thread works for the interposer until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Busy {
+/// The calling thread. A pointer keeps the value on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Thread {
     word: *const Cell<bool>,
 }
 
-impl Busy {
+/// The calling thread works for the interposer until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    thread: Thread,
+}
+
+impl Thread {
+    /// Looked up once for each call: that costs as much as all the rest here.
+    #[inline]
+    pub(crate) fn own() -> Thread {
+        BUSY.with(|busy| Thread { word: busy })
+    }
+
     /// `None` where the thread is busy already: a signal handler, or a function that resolving a symbol calls.
     #[inline]
-    pub(crate) fn enter() -> Option<Busy> {
-        BUSY.with(|busy| (!busy.replace(true)).then_some(Busy { word: busy }))
+    pub(crate) fn enter(self) -> Option<Busy> {
+        (!self.word().replace(true)).then_some(Busy { thread: self })
+    }
+
+    #[inline]
+    fn word(&self) -> &Cell<bool> {
+        // SAFETY: the word of the calling thread: the value never leaves it. The word has no destructor, so it lives as long as the
+        // thread.
+        unsafe { &*self.word }
     }
 }
 
 impl Drop for Busy {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the word of the calling thread, which entered: a pointer keeps the value on it. It has no destructor, so it lives as long
-        // as the thread. Looking it up again would cost as much as all the rest.
-        unsafe { (*self.word).set(false) }
+        self.thread.word().set(false);
     }
 }

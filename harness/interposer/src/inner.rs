@@ -7,7 +7,7 @@ use std::mem::transmute;
 use crate::attach::shared;
 use crate::effect;
 use crate::errno;
-use crate::guard::Busy;
+use crate::guard::Thread;
 use crate::real::{CLOSEDIR, Export, FCLOSE};
 
 /// The wrapper.
@@ -39,7 +39,7 @@ unsafe fn pass(export: Export, argument: usize, descriptor: impl FnOnce() -> c_i
     };
     if argument != 0
         && let Some(shared) = shared()
-        && let Some(_busy) = Busy::enter()
+        && let Some(_busy) = Thread::own().enter()
     {
         let errno = errno::get();
         let number = descriptor();

@@ -51,6 +51,7 @@ pub(crate) fn missing(failure: Failure) -> usize {
 }
 
 /// Whether a result is that of a call that failed. Functions that return an `int` leave the high half of the register alone.
+#[inline]
 pub(crate) fn is_failed(failure: Failure, result: usize) -> bool {
     match failure {
         Failure::MinusOne | Failure::RawSyscall => {

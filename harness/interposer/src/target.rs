@@ -239,6 +239,7 @@ fn plain_inside<'a>(name: &'a [u8], shared: &Attached) -> Option<&'a [u8]> {
     let relative = shared.scope(name)?.relative;
     let is_kept = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
     let is_plain = match relative.is_empty() {
+        _ if is_plain(name) => true,
         true => !name.ends_with(b"/"),
         false => relative.split(|byte| *byte == b'/').all(is_kept),
     };

@@ -16,7 +16,7 @@ use super::layout::{
 use super::words::Words;
 use super::{ledger, presence, rules, trace as recorded};
 use crate::plan::{MAX_RULES, Plan, RuleError};
-use crate::site::{SiteId, SpellingId};
+use crate::site::{SiteId, Spelling, SpellingId};
 use crate::table::{SITE_COUNT, SPELLING_COUNT};
 
 /// What the shared memory is made of.
@@ -236,7 +236,15 @@ impl Shared {
 
     /// Calls by one spelling.
     pub fn calls_by(&self, spelling: SpellingId) -> u64 {
-        self.words.get(SPELLING_CALLS + usize::from(spelling.0))
+        let counted = |index: usize| self.words.get(SPELLING_CALLS + index);
+        let Spelling { site, is_last, .. } = *spelling.spelling();
+        if !is_last {
+            return counted(usize::from(spelling.0));
+        }
+        let first = usize::from(spelling.0) + 1 - site.site().spellings.len();
+        let others = (first..usize::from(spelling.0)).map(counted);
+        // A call of another spelling may come in between.
+        others.fold(self.calls(site), u64::saturating_sub)
     }
 
     /// The calls recorded.

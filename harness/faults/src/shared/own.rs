@@ -27,6 +27,9 @@ pub(super) struct Own {
     page: Option<NonNull<AtomicU32>>,
     /// A child shares the memory and runs beside its parent.
     is_shared: AtomicBool,
+    /// Threads that have lent the memory, and one more where it is shared: while there are none, nobody looks further. After a `fork` or
+    /// the end of a thread it may be too many, never too few.
+    doubts: AtomicU32,
 }
 
 // SAFETY: the page lives as long as the value, belongs to no thread, and is only reached through an atomic.
@@ -39,6 +42,7 @@ impl Own {
         Own {
             page: page(),
             is_shared: AtomicBool::new(false),
+            doubts: AtomicU32::new(0),
         }
     }
 
@@ -47,7 +51,7 @@ impl Own {
     pub(super) fn pid(&self) -> u32 {
         if let Some(kept) = self.kept() {
             let pid = kept.load(Ordering::Relaxed);
-            if pid != 0 && !HAS_LENT.get() && !self.is_shared.load(Ordering::Relaxed) {
+            if pid != 0 && (self.doubts.load(Ordering::Relaxed) == 0 || !self.is_doubtful()) {
                 return pid;
             }
         }
@@ -58,12 +62,20 @@ impl Own {
     pub(super) fn lend(&self) {
         // The child must find a number that is not its own.
         self.pid();
-        HAS_LENT.set(true);
+        if !HAS_LENT.replace(true) {
+            self.doubts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The process is about to make a child that shares its memory, and goes on beside it.
     pub(super) fn share(&self) {
         self.is_shared.store(true, Ordering::Relaxed);
+        self.doubts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn is_doubtful(&self) -> bool {
+        HAS_LENT.get() || self.is_shared.load(Ordering::Relaxed)
     }
 
     #[cold]
@@ -73,7 +85,9 @@ impl Own {
             && matches!(kept.load(Ordering::Relaxed), kept if kept == 0 || kept == pid)
         {
             kept.store(pid, Ordering::Relaxed);
-            HAS_LENT.set(false);
+            if HAS_LENT.replace(false) {
+                self.doubts.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         pid
     }
@@ -153,6 +167,7 @@ mod tests {
         let own = Own {
             page: None,
             is_shared: AtomicBool::new(false),
+            doubts: AtomicU32::new(0),
         };
         own.lend();
         assert_eq!(own.pid(), asked());

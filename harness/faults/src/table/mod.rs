@@ -51,6 +51,7 @@ pub static SPELLINGS: [Spelling; SPELLING_COUNT] = {
     let none = Spelling {
         name: "",
         site: SiteId(0),
+        is_last: false,
     };
     let mut all = [none; SPELLING_COUNT];
     let (mut site, mut next) = (0, 0);
@@ -61,6 +62,7 @@ pub static SPELLINGS: [Spelling; SPELLING_COUNT] = {
             all[next] = Spelling {
                 name: names[index],
                 site: SiteId(site as u16),
+                is_last: index + 1 == names.len(),
             };
             next += 1;
             index += 1;
