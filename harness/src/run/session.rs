@@ -313,8 +313,7 @@ impl Session<'_> {
     /// Whether everything was back behind the last model's drop already: no more than what a brisk run asks.
     fn has_settled(&mut self) -> bool {
         let last = self.run.steps.last();
-        if self.run.case.pace != Pace::Brisk
-            || last.is_none_or(|last| last.phase != Phase::CleanUp)
+        if self.run.case.pace != Pace::Brisk || last.is_none_or(|last| last.phase != Phase::CleanUp)
         {
             return false;
         }
