@@ -161,7 +161,16 @@ fn is_start_refused_memory(run: &Run) -> bool {
 /// Whether a subject that quit said that it could not remove the file, as a call for it failed, or for one beside it: what tells whose
 /// the directory is goes last.
 pub(super) fn is_removal_refused(run: &Run, file: &Path) -> bool {
-    const REMOVALS: [&str; 4] = ["unlinkat", "fstat", "fstatat", "fallocate"];
+    const REMOVALS: [&str; 8] = [
+        "unlink",
+        "unlinkat",
+        "fstat",
+        "fstatat",
+        "stat",
+        "lstat",
+        "statx",
+        "fallocate",
+    ];
     let mut asides = run.asides.iter();
     let told =
         asides.any(|(verb, outcome)| *verb == "quit" && matches!(outcome, Outcome::Failed(_)));

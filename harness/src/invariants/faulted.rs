@@ -170,6 +170,8 @@ pub(super) fn swallowed_at_the_end(run: &Run) -> Option<String> {
         | "fstat"
         | "fstatat"
         | "stat"
+        | "lstat"
+        | "statx"
         | "cuStreamSynchronize" => times(fired) == 1 || fired.after || excuse::is_denied(fired),
         // What is given back takes less room already.
         "ftruncate" | "fallocate" => true,

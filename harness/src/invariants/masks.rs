@@ -68,8 +68,9 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
         // The descriptor is gone (close(2)). That bytes may be, too, must be told by whoever wrote them.
         // Through cuFile's own descriptor none went where cuFile refused it.
         "close" => {
+            let frees = matches!(act.action, Action::Free { .. });
             let tells =
-                matches!(act.action, Action::Free { .. }) || keeps_what_it_wrote(act, &fired.path);
+                frees && is_written(act.step, &fired.path) || keeps_what_it_wrote(act, &fired.path);
             !tells || refused_handles(act) >= errors_of("close", act)
         }
         // Nothing is lost with a duplicate that is not there.
