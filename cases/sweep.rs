@@ -5,15 +5,18 @@
 //! of staging, one of whole blocks, one that ends in the middle of one. One I/O thread makes calls in one order.
 
 use crate::{
-    models::plain,
-    steps::{CaseWords as _, case, drop_model, free, free_from, load, read_back, request_with},
+    models::{ModelBuilder, plain},
+    steps::{
+        CaseWords as _, case, drop_model, free, free_from, hold, load, modify, read_back,
+        read_held, release, request_with,
+    },
     world_steps::dies_idle,
 };
 use spillproof_harness::{
     case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Pace, Step},
     faults::{Plan, SiteId},
 };
-use spillproof_protocol::Capability;
+use spillproof_protocol::{Capability, Dtype, Fill};
 use std::ops::Range;
 
 /// What every workload's name ends with: the trial of that name runs it as it is and compares the calls with the golden.
@@ -28,6 +31,9 @@ const REGISTERED: &str = "registered";
 
 /// A workload that starts a process anew.
 const OPEN: &str = "open";
+
+/// A workload over data that is easy to get wrong, and through views that outlive it.
+const SHAPED: &str = "shaped";
 
 /// What is as another workload but for one setting.
 const DURABLE: &str = "offload_durable";
@@ -62,6 +68,7 @@ pub fn is_swept(workload: &str, site: SiteId) -> bool {
             "cuMemcpyDtoHAsync",
             "cuStreamSynchronize",
         ],
+        _ if workload.starts_with(SHAPED) => &["mmap", "munmap", "pread", "pwrite"],
         _ if workload.starts_with(DURABLE) => &["fdatasync", "pwrite"],
         _ => return true,
     };
@@ -81,7 +88,7 @@ pub fn cases() -> Vec<Case> {
         .collect();
     cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
-    cases.extend([durable(), first_open(), registered(), closed()]);
+    cases.extend([durable(), first_open(), registered(), closed(), shaped()]);
     cases
 }
 
@@ -256,6 +263,38 @@ fn closed() -> Case {
         Faults::CLOSING,
         steps,
     )
+}
+
+/// Tensors that share bytes, one that starts inside them, one without any; a fraction of a GiB as the threshold, and a view that
+/// outlives a change of what it shows and then its model.
+fn shaped() -> Case {
+    let model = ModelBuilder::new("m", 5)
+        .storage("shared", 200_000, Fill::Seed(51))
+        .view("head", "shared", Dtype::U8, &[100_000], None, 0)
+        .view("tied", "shared", Dtype::U8, &[100_000], None, 0)
+        .view("inner", "shared", Dtype::U8, &[50_000], None, 30_001)
+        .tensor("empty", Dtype::F32, &[0, 7])
+        .tensor("own", Dtype::U8, &[40_001])
+        .build();
+    let steps = [
+        load("m"),
+        free_all(),
+        hold("m", "inner", "v"),
+        read_back("m"),
+        modify("m", "head", 77),
+        free_all(),
+        read_back("m"),
+        read_held("v"),
+        drop_model("m"),
+        read_held("v"),
+        release("v"),
+    ];
+    workload(SHAPED, Way::Staged, 8 * MIB, vec![model], 4..8, steps)
+        .set("MMAP_MEM_THRESHOLD_GB", "0.5")
+        .set("OFFLOAD_RAM_LIMIT_GB", "0.4")
+        .needs(Capability::Modify)
+        .needs(Capability::Views)
+        .needs(Capability::RamLimit)
 }
 
 /// What is written has to be on the disk before the device lets go of it.
