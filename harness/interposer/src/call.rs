@@ -70,35 +70,39 @@ impl Call {
         stack: *const usize,
         caller: usize,
     ) -> Call {
-        let row = spelling.site().site();
-        let mut arguments = [0; MAX_ARITY];
+        let id = spelling.site();
+        let site = id.site();
         // SAFETY: registers were all saved; a function of that many arguments has the rest of them on the stack.
-        unsafe {
-            for (index, argument) in arguments.iter_mut().enumerate() {
-                if index < ARGUMENT_REGISTERS {
-                    *argument = *registers.add(index);
-                } else if index < usize::from(row.arity) {
-                    *argument = *stack.add(index - ARGUMENT_REGISTERS);
-                }
+        let argument = |index: usize| unsafe {
+            if index < ARGUMENT_REGISTERS {
+                // One by one, as they were saved: two at a time would have to wait until the saved words left for the cache.
+                registers.add(index).read_volatile()
+            } else if index < usize::from(site.arity) {
+                *stack.add(index - ARGUMENT_REGISTERS)
+            } else {
+                0
             }
-        }
-        let mut call = Call {
+        };
+        Call {
             wrapped: spelling,
             meaning: spelling,
-            id: spelling.site(),
-            site: row,
+            id,
+            site,
             number: None,
-            arguments,
+            arguments: std::array::from_fn(argument),
             caller,
-        };
-        if row.failure == Failure::RawSyscall {
-            call.number = Some(arguments[0]);
-            call.arguments.rotate_left(1);
-            call.meaning = system_call::meaning(arguments[0]).unwrap_or(spelling);
-            call.id = call.meaning.site();
-            call.site = call.id.site();
         }
-        call
+    }
+
+    /// Takes a `syscall` for what it means.
+    #[cold]
+    pub(crate) fn unwrap_raw(&mut self) {
+        let number = self.arguments[0];
+        self.number = Some(number);
+        self.arguments.rotate_left(1);
+        self.meaning = system_call::meaning(number).unwrap_or(self.wrapped);
+        self.id = self.meaning.site();
+        self.site = self.id.site();
     }
 
     /// The function that the call means.
@@ -116,6 +120,12 @@ impl Call {
     #[inline]
     pub(crate) fn site(&self) -> &'static Site {
         self.site
+    }
+
+    /// Whether it is a `syscall` that is not taken for what it means.
+    #[inline]
+    pub(crate) fn is_raw(&self) -> bool {
+        self.site.failure == Failure::RawSyscall
     }
 
     /// Whether it is a system call that no site means.

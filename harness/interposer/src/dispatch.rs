@@ -16,7 +16,7 @@ use crate::attach::shared;
 use crate::call::{Call, MAX_PIECES, Piece};
 use crate::caller::{self, Name};
 use crate::guard::Thread;
-use crate::target::{self, Paths};
+use crate::target::{self, Inside, Paths};
 use crate::{effect, errno, outcome};
 
 /// Called by every wrapper: the result of the call.
@@ -31,7 +31,10 @@ pub(crate) unsafe extern "C-unwind" fn dispatch(
 ) -> usize {
     // SAFETY: the wrapper saved the registers, and the arguments are those of its caller.
     unsafe {
-        let call = Call::read(SpellingId(spelling as u16), registers, stack, caller);
+        let mut call = Call::read(SpellingId(spelling as u16), registers, stack, caller);
+        if call.is_raw() {
+            call.unwrap_raw();
+        }
         let Some(real) = call.real() else {
             return outcome::missing(call.failure());
         };
@@ -57,8 +60,11 @@ unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
             drop(busy);
             return watch_closely(shared, thread, call, real, rules);
         }
-        let is_inside = target::is_inside(call, shared);
-        let nth = is_inside.then(|| shared.count(call.meaning()));
+        let inside = target::inside(call, shared);
+        let nth = match inside {
+            Inside::No => None,
+            Inside::Yes | Inside::Named(_) => Some(shared.count(call.meaning())),
+        };
         if call.site().effect == Effect::Nothing {
             drop(busy);
             return call.make(real);
@@ -66,7 +72,11 @@ unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
         let taken = effect::begin(shared, call);
         drop(busy);
         let result = call.make(real);
-        conclude(shared, thread, call, result, nth, taken);
+        let name = match inside {
+            Inside::Named(relative) if !target::is_nameless(call) => Some(relative),
+            Inside::No | Inside::Yes | Inside::Named(_) => None,
+        };
+        conclude(shared, thread, call, result, nth, name, taken);
         result
     }
 }
@@ -125,7 +135,7 @@ unsafe fn make(
     unsafe {
         let taken = thread.enter().and_then(|_busy| effect::begin(shared, call));
         let result = call.make(real);
-        conclude(shared, thread, call, result, nth, taken);
+        conclude(shared, thread, call, result, nth, None, taken);
         result
     }
 }
@@ -206,7 +216,7 @@ unsafe fn decide(
     Some((decision, nth))
 }
 
-/// Brings the ledger up to date with a result.
+/// Brings the ledger up to date with a result. `name` is the path in the scope of what the call opens, where that is known.
 ///
 /// # Safety
 /// As [`dispatch`]; the call must have returned that result.
@@ -216,6 +226,7 @@ unsafe fn conclude(
     call: &Call,
     result: usize,
     nth: Option<u64>,
+    name: Option<&[u8]>,
     taken: Option<Taken>,
 ) {
     let Some(_busy) = thread.enter() else {
@@ -224,7 +235,7 @@ unsafe fn conclude(
     if !outcome::is_failed(call.failure(), result) {
         effect::end(shared, taken);
         // SAFETY: the call succeeded, and its arguments are lawful.
-        unsafe { effect::finish(shared, call, result, nth) };
+        unsafe { effect::finish(shared, call, result, nth, name) };
     } else if let Some(taken) = taken {
         effect::restore(shared, call, taken);
     }

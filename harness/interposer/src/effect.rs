@@ -72,29 +72,35 @@ pub(crate) unsafe fn begin(shared: &Attached, call: &Call) -> Option<Taken> {
 ///
 /// # Safety
 /// The arguments must be lawful, and the call must have succeeded with that result.
-pub(crate) unsafe fn finish(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
+pub(crate) unsafe fn finish(
+    shared: &Attached,
+    call: &Call,
+    result: usize,
+    nth: Option<u64>,
+    name: Option<&[u8]>,
+) {
     match call.site().effect {
         Effect::Makes { kind, key } => {
             // SAFETY: as above.
             if let (Some(key), Some(nth)) = (unsafe { key_of(call, key, result) }, nth) {
                 // SAFETY: as above.
-                unsafe { enter(shared, call, kind, key, nth, None) };
+                unsafe { enter_at(shared, call, kind, key, nth, b"") };
             }
         }
-        Effect::Opens => open(shared, call, result, nth),
+        Effect::Opens => open(shared, call, result, nth, name),
         Effect::Duplicates if call.site().arity > 1 && call.descriptor(0) == call.descriptor(1) => {
         }
-        Effect::Duplicates => open(shared, call, result, nth),
+        Effect::Duplicates => open(shared, call, result, nth, None),
         Effect::DuplicatesByCommand => match call.descriptor(1) {
-            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => open(shared, call, result, nth),
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => open(shared, call, result, nth, None),
             _ => {}
         },
         Effect::Maps => {
             if let Some(nth) = nth {
                 mapping::add(result, call.argument(1));
-                let file = Some(call.descriptor(4));
+                let file = call.descriptor(4);
                 // SAFETY: as above.
-                unsafe { enter(shared, call, Kind::FileMapping, result as u64, nth, file) };
+                unsafe { enter_file(shared, call, Kind::FileMapping, result as u64, nth, file) };
             }
         }
         Effect::Nothing
@@ -129,41 +135,40 @@ pub(crate) fn restore(shared: &Attached, call: &Call, taken: Taken) {
     }
 }
 
-fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
+fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>, name: Option<&[u8]>) {
     let number = result as i32;
     // Closed unseen, inside libc, if it is still there.
     end(shared, close(shared, number));
-    if let Some(nth) = nth {
-        let key = u64::from(number.unsigned_abs());
-        descriptor::mark(number, true);
-        // SAFETY: a descriptor has no size, so no argument is looked at.
-        unsafe { enter(shared, call, Kind::Descriptor, key, nth, Some(number)) };
+    let Some(nth) = nth else {
+        return;
+    };
+    let key = u64::from(number.unsigned_abs());
+    descriptor::mark(number, true);
+    let name = match call.site().effect {
+        // SAFETY: the arguments are lawful.
+        Effect::Opens => name.or_else(|| unsafe { target::plain_path(call, shared) }),
+        _ => None,
+    };
+    // SAFETY: a descriptor has no size, so no argument is looked at.
+    unsafe {
+        match name {
+            Some(name) => enter_at(shared, call, Kind::Descriptor, key, nth, name),
+            None => enter_file(shared, call, Kind::Descriptor, key, nth, number),
+        }
     }
 }
 
+/// Enters what is made of the file behind a descriptor. A function of its own, because the path takes room on the stack.
+///
 /// # Safety
 /// As [`finish`].
-unsafe fn enter(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, file: Option<i32>) {
-    let is_new = call.site().effect == Effect::Opens;
-    let name = match is_new {
-        // SAFETY: as above.
-        true => unsafe { target::plain_path(call, shared) },
-        false => None,
-    };
-    match (name, file) {
-        // SAFETY: as above.
-        (Some(name), _) => unsafe { enter_at(shared, call, kind, key, nth, name) },
-        // SAFETY: as above.
-        (None, None) => unsafe { enter_at(shared, call, kind, key, nth, b"") },
-        (None, Some(number)) => {
-            let mut path = PathText::new();
-            path.set_descriptor(number);
-            let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
-            let relative = relative.unwrap_or_default();
-            // SAFETY: as above.
-            unsafe { enter_at(shared, call, kind, key, nth, relative) };
-        }
-    }
+#[inline(never)]
+unsafe fn enter_file(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, number: i32) {
+    let mut path = PathText::new();
+    path.set_descriptor(number);
+    let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
+    // SAFETY: as above.
+    unsafe { enter_at(shared, call, kind, key, nth, relative.unwrap_or_default()) };
 }
 
 /// # Safety

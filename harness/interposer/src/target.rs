@@ -33,11 +33,54 @@ enum Place {
 }
 
 /// Whether a call counts, by what is remembered of descriptors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Inside<'a> {
+    No,
+    Yes,
+    /// By a name that surely leads there; the part of it inside the scope.
+    Named(&'a [u8]),
+}
+
+impl From<bool> for Inside<'_> {
+    #[inline]
+    fn from(is_inside: bool) -> Self {
+        match is_inside {
+            true => Inside::Yes,
+            false => Inside::No,
+        }
+    }
+}
+
+/// Whether a call counts.
 ///
 /// # Safety
 /// The arguments must be lawful.
 #[inline]
-pub(crate) unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
+pub(crate) unsafe fn inside<'a>(call: &'a Call, shared: &Attached) -> Inside<'a> {
+    // SAFETY: lawful arguments are null or terminated strings, which live as long as the call.
+    unsafe {
+        match only_name(call) {
+            Some((directory, name)) => name_inside(directory, name, shared),
+            None => is_inside(call, shared).into(),
+        }
+    }
+}
+
+/// The directory and the name of a call that has one name.
+#[inline]
+fn only_name(call: &Call) -> Option<(i32, *const c_char)> {
+    let (directory, path_arg) = match call.site().target {
+        Target::Path(path_arg) => (libc::AT_FDCWD, path_arg),
+        Target::PathAt { dir_arg, path_arg } => (call.descriptor(dir_arg), path_arg),
+        _ => return None,
+    };
+    Some((directory, call.argument(path_arg) as *const c_char))
+}
+
+/// # Safety
+/// The arguments must be lawful.
+#[inline]
+unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
     match call.site().target {
         Target::None => true,
         Target::Fd(index) if call.site().effect != Effect::Maps => {
@@ -51,19 +94,17 @@ pub(crate) unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
             last_arg,
         } => range(call, first_arg, last_arg).any(|number| is_descriptor_inside(number, shared)),
         Target::Mapping { address_arg } => is_mapping_inside(call, address_arg),
-        Target::Path(path) => {
-            let name = call.argument(path) as *const c_char;
-            // SAFETY: lawful arguments are null or terminated strings.
-            unsafe { is_name_inside(libc::AT_FDCWD, name, shared) }
-        }
-        Target::PathAt { .. }
+        Target::Path(_)
+        | Target::PathAt { .. }
         | Target::TwoPaths(..)
         | Target::TwoPathsAt { .. }
         | Target::Fd(_)
         | Target::TwoFds(..) => places(call).into_iter().flatten().any(|place| match place {
             Place::Open(number) => is_descriptor_inside(number, shared),
             // SAFETY: lawful arguments are null or terminated strings.
-            Place::Named { directory, name } => unsafe { is_name_inside(directory, name, shared) },
+            Place::Named { directory, name } => unsafe {
+                !matches!(name_inside(directory, name, shared), Inside::No)
+            },
         }),
     }
 }
@@ -184,15 +225,18 @@ fn look_up_descriptor(number: i32, shared: &Attached) -> bool {
 
 /// # Safety
 /// The name must be null or a terminated string.
-unsafe fn is_name_inside(directory: i32, name: *const c_char, shared: &Attached) -> bool {
+#[inline]
+unsafe fn name_inside<'a>(directory: i32, name: *const c_char, shared: &Attached) -> Inside<'a> {
     if name.is_null() {
-        return false;
+        return Inside::No;
     }
     // SAFETY: not null, so a terminated string.
     unsafe {
         let bytes = CStr::from_ptr(name).to_bytes();
-        plain_inside(bytes, shared).is_some()
-            || (!is_plain(bytes) && look_up_name(directory, name, shared))
+        match plain_inside(bytes, shared) {
+            Some(relative) => Inside::Named(relative),
+            None => (!is_plain(bytes) && look_up_name(directory, name, shared)).into(),
+        }
     }
 }
 
@@ -206,43 +250,41 @@ unsafe fn look_up_name(directory: i32, name: *const c_char, shared: &Attached) -
     shared.scope(path.as_bytes()).is_some()
 }
 
+/// Whether a call that opens makes a file without a name (`O_TMPFILE`), and names its directory.
+pub(crate) fn is_nameless(call: &Call) -> bool {
+    match call.site().target {
+        // Flags stand behind the name; where there are none, the register holds anything, and the kernel is asked.
+        Target::Path(path_arg) | Target::PathAt { path_arg, .. } => {
+            call.descriptor(path_arg + 1) & libc::O_TMPFILE == libc::O_TMPFILE
+        }
+        _ => false,
+    }
+}
+
 /// The path inside the scope of the file that a call opens, where its name surely is that: asking the kernel for it takes longer than all the
-/// rest. Not of a file without a name (`O_TMPFILE`), whose directory is named.
+/// rest. Not of a file without a name, whose directory is named.
 ///
 /// # Safety
 /// The arguments must be lawful.
 pub(crate) unsafe fn plain_path<'a>(call: &'a Call, shared: &Attached) -> Option<&'a [u8]> {
-    let index = match call.site().target {
-        Target::Path(index) => index,
-        Target::PathAt { path_arg, .. } => path_arg,
-        Target::None
-        | Target::TwoPaths(..)
-        | Target::TwoPathsAt { .. }
-        | Target::Fd(_)
-        | Target::TwoFds(..)
-        | Target::FdRange { .. }
-        | Target::Mapping { .. } => return None,
-    };
-    let name = call.argument(index) as *const c_char;
-    // Flags stand behind the name; where there are none, the register holds anything, and the kernel is asked.
-    let is_nameless = call.descriptor(index + 1) & libc::O_TMPFILE == libc::O_TMPFILE;
-    if name.is_null() || is_nameless {
+    let (_, name) = only_name(call)?;
+    if name.is_null() || is_nameless(call) {
         return None;
     }
     // SAFETY: not null, so a terminated string, which lives as long as the call.
-    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-    plain_inside(name, shared)
+    plain_inside(unsafe { CStr::from_ptr(name) }.to_bytes(), shared)
 }
 
 /// Where a name leads in the scope, if it begins with a directory of the scope and is what it means from there on.
 fn plain_inside<'a>(name: &'a [u8], shared: &Attached) -> Option<&'a [u8]> {
     let relative = shared.scope(name)?.relative;
+    if relative.is_empty() {
+        return (!name.ends_with(b"/")).then_some(relative);
+    }
     let is_kept = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
-    let is_plain = match relative.is_empty() {
-        _ if is_plain(name) => true,
-        true => !name.ends_with(b"/"),
-        false => relative.split(|byte| *byte == b'/').all(is_kept),
-    };
+    // The directory of the scope is what its name means.
+    let (_, from_slash) = name.split_at(name.len() - relative.len() - 1);
+    let is_plain = is_plain(from_slash) || relative.split(|byte| *byte == b'/').all(is_kept);
     is_plain.then_some(relative)
 }
 
