@@ -224,7 +224,23 @@ impl Call {
     ///
     /// # Safety
     /// The arguments must be lawful. For a size that is known after the call, the call must have succeeded.
+    #[inline]
     pub(crate) unsafe fn size_bytes(&self, size: Size) -> u64 {
+        // One by one, as in `effect::begin`.
+        if size == Size::None {
+            return 0;
+        }
+        if let Size::Arg(index) = size {
+            return self.argument(index) as u64;
+        }
+        // SAFETY: as above.
+        unsafe { self.other_size_bytes(size) }
+    }
+
+    /// # Safety
+    /// As [`Self::size_bytes`].
+    #[inline(never)]
+    unsafe fn other_size_bytes(&self, size: Size) -> u64 {
         // SAFETY: lawful arguments are null or point at what the table says.
         let bytes = unsafe {
             match size {

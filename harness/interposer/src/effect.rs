@@ -18,14 +18,27 @@ const CLOSE_ON_EXEC: usize = 4;
 ///
 /// # Safety
 /// The arguments must be lawful.
+#[inline]
 pub(crate) unsafe fn begin(shared: &Attached, call: &Call) -> Option<Taken> {
+    // One by one: where a table of jumps leads is not predicted behind a system call, and costs as much as all the rest here.
+    let effect = call.site().effect;
+    if let Effect::Makes { .. } | Effect::Opens | Effect::Nothing = effect {
+        return None;
+    }
+    if let Effect::Ends { kind, key } = effect {
+        // SAFETY: lawful arguments; what ends is never told by a result.
+        let key = unsafe { key_of(call, key, 0) }?;
+        return shared.take(kind, key);
+    }
+    if let Effect::Closes(index) = effect {
+        return close(shared, call.descriptor(index));
+    }
+    begin_others(shared, call)
+}
+
+#[inline(never)]
+fn begin_others(shared: &Attached, call: &Call) -> Option<Taken> {
     match call.site().effect {
-        Effect::Ends { kind, key } => {
-            // SAFETY: lawful arguments; what ends is never told by a result.
-            let key = unsafe { key_of(call, key, 0) }?;
-            shared.take(kind, key)
-        }
-        Effect::Closes(index) => close(shared, call.descriptor(index)),
         Effect::ClosesRange {
             first_arg,
             last_arg,
@@ -62,7 +75,9 @@ pub(crate) unsafe fn begin(shared: &Attached, call: &Call) -> Option<Taken> {
         }
         Effect::Nothing
         | Effect::Makes { .. }
+        | Effect::Ends { .. }
         | Effect::Opens
+        | Effect::Closes(_)
         | Effect::Duplicates
         | Effect::DuplicatesByCommand => None,
     }
@@ -79,15 +94,31 @@ pub(crate) unsafe fn finish(
     nth: Option<u64>,
     name: Option<&[u8]>,
 ) {
-    match call.site().effect {
-        Effect::Makes { kind, key } => {
+    // As in `begin`.
+    let effect = call.site().effect;
+    if let Effect::Ends { .. } | Effect::Closes(_) | Effect::Nothing = effect {
+        return;
+    }
+    if let Effect::Makes { kind, key } = effect {
+        // SAFETY: as above.
+        if let (Some(key), Some(nth)) = (unsafe { key_of(call, key, result) }, nth) {
             // SAFETY: as above.
-            if let (Some(key), Some(nth)) = (unsafe { key_of(call, key, result) }, nth) {
-                // SAFETY: as above.
-                unsafe { enter_at(shared, call, kind, key, nth, b"") };
-            }
+            unsafe { enter_at(shared, call, kind, key, nth, b"") };
         }
-        Effect::Opens => open(shared, call, result, nth, name),
+        return;
+    }
+    if effect == Effect::Opens {
+        return open(shared, call, result, nth, name);
+    }
+    // SAFETY: as above.
+    unsafe { finish_others(shared, call, result, nth) };
+}
+
+/// # Safety
+/// As [`finish`].
+#[inline(never)]
+unsafe fn finish_others(shared: &Attached, call: &Call, result: usize, nth: Option<u64>) {
+    match call.site().effect {
         Effect::Duplicates if call.site().arity > 1 && call.descriptor(0) == call.descriptor(1) => {
         }
         Effect::Duplicates => open(shared, call, result, nth, None),
@@ -104,7 +135,9 @@ pub(crate) unsafe fn finish(
             }
         }
         Effect::Nothing
+        | Effect::Makes { .. }
         | Effect::Ends { .. }
+        | Effect::Opens
         | Effect::Closes(_)
         | Effect::ClosesRange { .. }
         | Effect::Unmaps { .. } => {}
@@ -188,15 +221,13 @@ unsafe fn enter_at(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u6
 
 /// Takes a descriptor out of the ledger.
 pub(crate) fn close(shared: &Attached, number: i32) -> Option<Taken> {
-    descriptor::forget(number);
     if !descriptor::is_entered(number) {
+        descriptor::mark(number, false);
         return None;
     }
     let taken = shared.take(Kind::Descriptor, u64::from(number.unsigned_abs()));
     // A child made by `vfork` finds nothing of its own, and must leave its parent's mark.
-    if taken.is_some() {
-        descriptor::mark(number, false);
-    }
+    descriptor::mark(number, taken.is_none());
     taken
 }
 

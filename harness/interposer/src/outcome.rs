@@ -53,6 +53,18 @@ pub(crate) fn missing(failure: Failure) -> usize {
 /// Whether a result is that of a call that failed. Functions that return an `int` leave the high half of the register alone.
 #[inline]
 pub(crate) fn is_failed(failure: Failure, result: usize) -> bool {
+    // One by one, as in `effect::begin`.
+    if failure == Failure::MinusOne {
+        return result == usize::MAX || result == u32::MAX as usize;
+    }
+    if failure == Failure::CudaResult {
+        return result as u32 != 0;
+    }
+    is_failed_otherwise(failure, result)
+}
+
+#[inline(never)]
+fn is_failed_otherwise(failure: Failure, result: usize) -> bool {
     match failure {
         Failure::MinusOne | Failure::RawSyscall => {
             result == usize::MAX || result == u32::MAX as usize

@@ -57,6 +57,21 @@ impl From<bool> for Inside<'_> {
 /// The arguments must be lawful.
 #[inline]
 pub(crate) unsafe fn inside<'a>(call: &'a Call, shared: &Attached) -> Inside<'a> {
+    // One by one, as in `effect::begin`.
+    let site = call.site();
+    if site.target == Target::None {
+        return Inside::Yes;
+    }
+    if let Target::Fd(index) = site.target
+        && site.effect != Effect::Maps
+    {
+        let number = call.descriptor(index);
+        // What the ledger has was opened inside; asking the kernel once more takes longer than to close it.
+        let is_ending = matches!(site.effect, Effect::Closes(_));
+        let is_inside =
+            (is_ending && descriptor::is_marked(number)) || is_descriptor_inside(number, shared);
+        return is_inside.into();
+    }
     // SAFETY: lawful arguments are null or terminated strings, which live as long as the call.
     unsafe {
         match only_name(call) {
@@ -79,16 +94,10 @@ fn only_name(call: &Call) -> Option<(i32, *const c_char)> {
 
 /// # Safety
 /// The arguments must be lawful.
-#[inline]
+#[inline(never)]
 unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
     match call.site().target {
         Target::None => true,
-        Target::Fd(index) if call.site().effect != Effect::Maps => {
-            let number = call.descriptor(index);
-            // What the ledger has was opened inside; asking the kernel once more takes longer than to close it.
-            let is_ending = matches!(call.site().effect, Effect::Closes(_));
-            (is_ending && descriptor::is_marked(number)) || is_descriptor_inside(number, shared)
-        }
         Target::FdRange {
             first_arg,
             last_arg,

@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, SealFlags, fcntl_get_seals, fstat, open};
 use rustix::io::Errno;
 
 use super::layout::{
-    Lengths, MAGIC, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, RULES_BY_SITE, SCOPES, SITE_CALLS,
-    SPELLING_CALLS, VERSION, fingerprint, header, scope,
+    Lengths, MAGIC, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, SCOPES, SPELLING_CALLS, VERSION,
+    fingerprint, header, scope, site,
 };
 use super::ledger::{self, Entering, Taken};
 use super::own::Own;
@@ -206,15 +206,14 @@ impl Attached {
         if !spelled.is_last {
             self.words.add(SPELLING_CALLS + usize::from(spelling.0), 1);
         }
-        let site = usize::from(spelled.site.0);
-        self.words.add(SITE_CALLS + site, 1).wrapping_add(1)
+        self.words.add(site::calls(spelled.site), 1).wrapping_add(1)
     }
 
     /// The rules in force that name a site.
     #[inline]
-    pub fn rules(&self, site: SiteId) -> Rules {
+    pub fn rules(&self, of: SiteId) -> Rules {
         let armed = self.words.get(header::ARMED);
-        let bits = self.words.get(RULES_BY_SITE + usize::from(site.0)) & armed;
+        let bits = self.words.get(site::rules(of)) & armed;
         if bits == 0 {
             return Rules {
                 bits,

@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use super::entry::{Attachment, LedgerView, Receipt, RuleCount, TraceView};
 use super::layout::{
     Lengths, MAGIC, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, PATH_BYTES, RECEIPTS,
-    SCOPES, SITE_CALLS, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope,
-    state, trace,
+    SCOPES, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope, site, state,
+    trace,
 };
 use super::words::Words;
 use super::{ledger, presence, rules, trace as recorded};
 use crate::plan::{MAX_RULES, Plan, RuleError};
 use crate::site::{SiteId, Spelling, SpellingId};
-use crate::table::{SITE_COUNT, SPELLING_COUNT};
+use crate::table::SPELLING_COUNT;
 
 /// What the shared memory is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,8 +183,8 @@ impl Shared {
     /// Sets the counts of calls by site and spelling to 0 and empties the trace, so that what follows is counted from 1.
     /// Only while no subject makes calls; else some of them are counted on either side.
     pub fn restart_counts(&self) {
-        for index in 0..SITE_COUNT {
-            self.words.set(SITE_CALLS + index, 0);
+        for of in SiteId::all() {
+            self.words.set(site::calls(of), 0);
         }
         for index in 0..SPELLING_COUNT {
             self.words.set(SPELLING_CALLS + index, 0);
@@ -230,8 +230,8 @@ impl Shared {
     }
 
     /// Calls of a site.
-    pub fn calls(&self, site: SiteId) -> u64 {
-        self.words.get(SITE_CALLS + usize::from(site.0))
+    pub fn calls(&self, of: SiteId) -> u64 {
+        self.words.get(site::calls(of))
     }
 
     /// Calls by one spelling.

@@ -7,7 +7,7 @@ use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
 /// "SPLFAULT", read as a little-endian word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"SPLFAULT");
 /// Raised with every change of this file or of what the words mean.
-pub(super) const VERSION: u64 = 4;
+pub(super) const VERSION: u64 = 5;
 
 /// Directories of a scope.
 pub const MAX_SCOPES: usize = 4;
@@ -112,6 +112,25 @@ pub(super) mod receipt {
     pub(in crate::shared) const WORDS: usize = PATH + super::PATH_BYTES / 8 + 6;
 }
 
+/// A row of a site.
+pub(super) mod site {
+    use crate::site::SiteId;
+
+    /// Bits of the rules that name it.
+    #[inline]
+    pub(in crate::shared) fn rules(site: SiteId) -> usize {
+        super::BY_SITE + usize::from(site.0) * WORDS
+    }
+
+    /// How many calls of it were counted.
+    #[inline]
+    pub(in crate::shared) fn calls(site: SiteId) -> usize {
+        rules(site) + 1
+    }
+
+    pub(in crate::shared) const WORDS: usize = 2;
+}
+
 /// A row of the ledger.
 pub(super) mod ledger {
     /// The state in the low three bits, the serial number above them: a row that became another thing's has another state
@@ -167,10 +186,9 @@ const fn round(words: usize) -> usize {
 /// Where each part starts.
 pub(super) const SCOPES: usize = header::WORDS;
 pub(super) const ATTACHMENTS: usize = SCOPES + round(MAX_SCOPES * scope::WORDS);
-/// By site: bits of the rules that name it.
-pub(super) const RULES_BY_SITE: usize = ATTACHMENTS + round(MAX_ATTACHMENTS * attachment::WORDS);
-pub(super) const SITE_CALLS: usize = RULES_BY_SITE + round(SITE_COUNT);
-pub(super) const SPELLING_CALLS: usize = SITE_CALLS + round(SITE_COUNT);
+/// By site: what every call of it looks at, together.
+const BY_SITE: usize = ATTACHMENTS + round(MAX_ATTACHMENTS * attachment::WORDS);
+pub(super) const SPELLING_CALLS: usize = BY_SITE + round(SITE_COUNT * site::WORDS);
 pub(super) const RULES: usize = SPELLING_CALLS + round(SPELLING_COUNT);
 pub(super) const RECEIPTS: usize = RULES + round(MAX_RULES * rule::WORDS);
 pub(super) const LEDGER: usize = RECEIPTS + round(MAX_RECEIPTS * receipt::WORDS);

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::layout::{RULES, RULES_BY_SITE, header, rule};
+use super::layout::{RULES, header, rule, site};
 use super::words::Words;
 use crate::error::FaultError;
 use crate::plan::{Action, MAX_CALLER_GLOB_BYTES, MAX_PATH_GLOB_BYTES, Plan, Rule, When};
 use crate::signal::Signal;
 use crate::site::SiteId;
-use crate::table::SITE_COUNT;
 
 const ERROR: u64 = 1;
 const SHORT: u64 = 2;
@@ -32,14 +31,14 @@ impl<const BYTES: usize> Pattern<BYTES> {
 pub(super) fn store(words: &Words, plan: &Plan) {
     words.set(header::ARMED, 0);
     words.add(header::GENERATION, 1);
-    for site in 0..SITE_COUNT {
-        words.set(RULES_BY_SITE + site, 0);
+    for of in SiteId::all() {
+        words.set(site::rules(of), 0);
     }
     let (mut by_path, mut by_caller) = (0u64, 0u64);
     for (index, rule) in plan.rules.iter().enumerate() {
         store_rule(words, index, rule);
-        for SiteId(site) in &rule.sites {
-            let place = RULES_BY_SITE + usize::from(*site);
+        for of in &rule.sites {
+            let place = site::rules(*of);
             words.set(place, words.get(place) | 1 << index);
         }
         by_path |= u64::from(rule.path.is_some()) << index;

@@ -96,11 +96,7 @@ impl Words {
             self.set(index + word, u64::from_le_bytes(*value));
         }
         if whole.len() < words {
-            let mut value = [0u8; 8];
-            for (to, from) in value.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            self.set(index + whole.len(), u64::from_le_bytes(value));
+            self.set(index + whole.len(), last_word(rest));
         }
     }
 
@@ -118,6 +114,23 @@ impl Words {
         let end = buffer.iter().position(|byte| *byte == 0);
         buffer.truncate(end.unwrap_or(bytes));
         String::from_utf8_lossy(&buffer).into_owned()
+    }
+}
+
+/// Fewer than eight bytes, with zeros behind them. In registers: a word that was put together in memory has to wait there before it is read.
+#[inline]
+fn last_word(bytes: &[u8]) -> u64 {
+    let (mut word, mut bits, mut bytes) = (0, 0, bytes);
+    if let Some((part, rest)) = bytes.split_first_chunk::<4>() {
+        (word, bits, bytes) = (u64::from(u32::from_le_bytes(*part)), 32, rest);
+    }
+    if let Some((part, rest)) = bytes.split_first_chunk::<2>() {
+        word |= u64::from(u16::from_le_bytes(*part)) << bits;
+        (bits, bytes) = (bits + 16, rest);
+    }
+    match bytes.first() {
+        Some(byte) => word | u64::from(*byte) << bits,
+        None => word,
     }
 }
 
