@@ -134,11 +134,23 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
                     let (place, list) = (act.place(), list(&swallowed));
                     wrong.push(format!("{place}: reported success after {list}"));
                 }
+                if let (Expect::Error(foreseen), true) = (act.expect, is_undisturbed(run, &act)) {
+                    let place = act.place();
+                    wrong.push(format!(
+                        "{place}: reported success, expected the error {foreseen}"
+                    ));
+                }
             }
             _ => {}
         }
     }
     wrong
+}
+
+/// Whether nothing happened yet that could have taken away the reason for an error which the case foresees.
+fn is_undisturbed(run: &Run, act: &Act<'_>) -> bool {
+    let mut steps = run.steps.iter();
+    steps.all(|step| step.number > act.step.number || step.fired.is_empty())
 }
 
 /// Whether an error of this kind tells of what failed while the subject quit.

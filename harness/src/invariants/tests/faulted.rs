@@ -129,6 +129,16 @@ fn what_the_case_foresees_is_right_whatever_calls_do() {
     assert_eq!(trips(Expect::Error(ErrorKind::DeviceOom)), []);
     assert_eq!(trips(Expect::OkOrError(ErrorKind::DeviceOom)), []);
     assert_eq!(trips(Expect::Error(ErrorKind::Io)), [InvariantId::Progress]);
+    let succeeds = |met: Vec<Fired>| {
+        tripped(|run| {
+            run.case.faults = Some("pwrite:error=EINTR".parse().unwrap());
+            run.steps[0].fired = met;
+            run.steps[0].expect = Expect::Error(ErrorKind::DeviceOom);
+        })
+    };
+    assert_eq!(succeeds(Vec::new()), [InvariantId::Truth]);
+    // The reason for it may be gone.
+    assert_eq!(succeeds(vec![fired("pwrite", "EINTR")]), []);
 }
 
 #[test]
