@@ -7,16 +7,17 @@
 use crate::{
     models::{ModelBuilder, plain},
     steps::{
-        CaseWords as _, case, drop_model, free, free_from, hold, load, modify, read_back,
-        read_held, release, request_with,
+        CaseWords as _, attack, case, drop_model, fails, free, free_from, hold, load, modify,
+        read_back, read_held, release, request_with,
     },
-    world_steps::dies_idle,
+    world_steps::{beside, dies_idle},
 };
 use spillproof_harness::{
+    attack::{Attack, Place, Spot},
     case::{Amount, Case, CuFile, Destinations, Faults, Gpu, MIB, Model, Pace, Step},
     faults::{Plan, SiteId},
 };
-use spillproof_protocol::{Capability, Dtype, Fill};
+use spillproof_protocol::{Capability, Dtype, ErrorKind, Fill};
 use std::ops::Range;
 
 /// What every workload's name ends with: the trial of that name runs it as it is and compares the calls with the golden.
@@ -37,6 +38,15 @@ const SHAPED: &str = "shaped";
 
 /// What is as another workload but for one setting.
 const DURABLE: &str = "offload_durable";
+
+/// A workload over files that are not any more what was written.
+const HARMED: &str = "harmed";
+
+/// A start like another one, but that somebody else lives in the directory.
+const NEIGHBOURED: &str = "neighboured";
+
+/// What is as another workload but for the way that cuFile takes.
+const COMPATIBLE: &str = "compatible";
 
 /// Whether calls of the site are made to fail in a workload of this name: of those that resemble another one, or that take
 /// longer, only what they are there for is swept.
@@ -70,6 +80,9 @@ pub fn is_swept(workload: &str, site: SiteId) -> bool {
         ],
         _ if workload.starts_with(SHAPED) => &["mmap", "munmap", "pread", "pwrite"],
         _ if workload.starts_with(DURABLE) => &["fdatasync", "pwrite"],
+        _ if workload.starts_with(HARMED) => &["fstat", "madvise", "open", "openat", "pread"],
+        _ if workload.starts_with(NEIGHBOURED) => &["flock"],
+        _ if workload.starts_with(COMPATIBLE) => &["cuFileRead", "cuFileWrite"],
         _ => return true,
     };
     own.contains(&site.site().name)
@@ -89,6 +102,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
     cases.extend([durable(), first_open(), registered(), closed(), shaped()]);
+    cases.extend([harmed(), neighboured(), compatible()]);
     cases
 }
 
@@ -147,10 +161,17 @@ fn workload(
     case
 }
 
-/// The same is asked once more when nothing fails any longer.
+/// The same is asked once more when nothing fails any longer; then something that means nothing.
 fn load_only() -> Case {
     let models = vec![tiny("a", 1), small("b", 2)];
-    let steps = [load("a"), load("b"), request("b"), free_all()];
+    let no_number = free(Amount::float(f64::NAN), Destinations::Any);
+    let steps = [
+        load("a"),
+        load("b"),
+        request("b"),
+        fails(no_number, ErrorKind::InvalidArgument),
+        free_all(),
+    ];
     workload("load", Way::Staged, 8 * MIB, models, 0..1, steps)
 }
 
@@ -304,19 +325,32 @@ fn durable() -> Case {
     case
 }
 
-/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged.
+/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged. The one before it was asked to
+/// end and left nothing.
 fn first_open() -> Case {
     let [dies, restarts] = dies_idle(spillproof_harness::crash::Deadly::Terminate);
-    let steps = [dies, restarts, load("a"), free_all()];
+    let serves = [load("a"), free_all()];
+    let steps = serves.clone().into_iter().chain([dies, restarts]);
+    let steps = steps.chain(serves);
     let models = vec![small("a", 1)];
-    workload(OPEN, Way::CuFile, 8 * MIB, models, 1..2, steps)
+    workload(OPEN, Way::CuFile, 8 * MIB, models, 3..4, steps)
 }
 
-/// A block of more than one transfer, which is why its device memory is registered with cuFile.
+/// A block of more than one transfer, which is why its device memory is registered with cuFile; and another one, which goes within
+/// the budget where cuFile is not asked any more.
 fn registered() -> Case {
-    let models = vec![plain("a", 1, &[16 * MIB + 4097])];
-    let steps = [load("a"), free_all(), request("a")];
-    workload(REGISTERED, Way::CuFile, 32 * MIB, models, 1..3, steps)
+    let models = vec![plain("a", 1, &[16 * MIB + 4097]), plain("b", 2, &[5 * MIB])];
+    let steps = [
+        load("a"),
+        free_all(),
+        request("a"),
+        drop_model("a"),
+        load("b"),
+        free_all(),
+    ];
+    let mut case = workload(REGISTERED, Way::CuFile, 32 * MIB, models, 1..3, steps);
+    case.limits.slack_bytes = 3 * MIB;
+    case
 }
 
 /// One tensor of three on the device, the rest in a file.
@@ -331,4 +365,64 @@ fn dropped() -> Case {
         request("b"),
     ];
     workload("drop", Way::Staged, 8 * MIB, models, 2..3, steps)
+}
+
+/// Files that somebody has changed, cut and unlinked since they were mapped: a call that fails as well makes none of that pass for data.
+fn harmed() -> Case {
+    let place = |model: &str, spot| Place {
+        model: model.into(),
+        tensor: "t0".into(),
+        spot,
+    };
+    let flip = Attack::Flip {
+        at: place("flipped", Spot::Middle),
+    };
+    let cut = Attack::Cut {
+        at: place("cut", Spot::First),
+    };
+    let names = ["flipped", "cut", "whole"];
+    let models = names.into_iter().zip(1..);
+    let models = models.map(|(name, seed)| plain(name, seed, &[40_001]));
+    let corrupt = |step| fails(step, ErrorKind::Corrupt);
+    let steps = names
+        .map(load)
+        .into_iter()
+        .chain([free_all()])
+        .chain([flip, cut, Attack::Unlink].map(attack))
+        .chain([
+            corrupt(read_back("flipped")),
+            corrupt(request("flipped")),
+            corrupt(read_back("cut")),
+            corrupt(request("cut")),
+            read_back("whole"),
+            request("whole"),
+        ])
+        .chain(["flipped", "cut"].map(drop_model))
+        .chain([load("flipped"), free_all(), request("whole")]);
+    workload(HARMED, Way::Staged, 8 * MIB, models.collect(), 7..11, steps)
+}
+
+/// A start where one was killed and another one lives: only the dead one's files go, what a fault keeps of them with the start after that.
+fn neighboured() -> Case {
+    let models = vec![small("a", 1), small("b", 2)];
+    let dies = || dies_idle(spillproof_harness::crash::Deadly::Kill);
+    let steps = [beside(load("b")), beside(free_all()), load("a"), free_all()]
+        .into_iter()
+        .chain(dies())
+        .chain([beside(read_back("b")), beside(request("b"))])
+        .chain([load("a"), free_all()])
+        .chain(dies())
+        .chain([load("a"), request("a")]);
+    workload(NEIGHBOURED, Way::Staged, 8 * MIB, models, 5..6, steps)
+}
+
+/// cuFile goes through buffers of its own, and fails there.
+fn compatible() -> Case {
+    let steps = [load("a"), free_all(), request("a")];
+    let model = plain("a", 1, &[64 << 10]);
+    let mut case = workload(COMPATIBLE, Way::CuFile, 8 * MIB, vec![model], 1..3, steps);
+    if let Gpu::Present { cufile, .. } = &mut case.gpu {
+        *cufile = CuFile::COMPAT;
+    }
+    case
 }
