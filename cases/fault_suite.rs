@@ -17,7 +17,9 @@ use spillproof::{
 use spillproof_harness::{
     case::Case,
     device::{DeviceKind, Discovered, discover},
-    golden, report,
+    golden,
+    observation::Run,
+    report,
     run::{Bench, abilities, bears_the_interposer},
     verdict::Verdict,
     world::out_of_direct_reach,
@@ -197,8 +199,13 @@ impl Suite {
             .map_err(|error| Failed::from(format!("Error: {error}")))?;
         let Judgement { run, verdict } = judge(case, &planned.device, bench);
         let (run, verdict) = (&run, &verdict_of(&self.judged, verdict));
+        let unnamed = match verdict.is_green() {
+            true => self.unnamed(case, run, bench),
+            false => Ok(()),
+        };
+        let word = unnamed.as_ref().map_or("FAIL", |()| verdict.word());
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.push((name.clone(), verdict.word()));
+        verdicts.push((name.clone(), word));
         drop(verdicts);
         let line = report::line(run, &name, verdict);
         if self.verbose {
@@ -225,16 +232,7 @@ impl Suite {
             eprintln!("{text}");
             return Err(text.into());
         }
-        if self.judged != Judged::Engine
-            && self.asked.is_nothing()
-            && case.name.ends_with(sweep::RECORDED)
-        {
-            let goldens = golden_directory(case.family);
-            let unnamed = self
-                .sweeps
-                .run_unnamed(case, run, &goldens, &self.judged, bench);
-            return unnamed.map_err(|text| Failed::from(format!("Error: FAIL  {name}\n{text}")));
-        }
+        unnamed.map_err(|text| Failed::from(format!("Error: FAIL  {name}\n{text}")))?;
         // A golden is of the case as it is.
         if let (Judged::Engine, Verdict::Pass, None, true) = (
             &self.judged,
@@ -252,6 +250,17 @@ impl Suite {
             }
         }
         Ok(())
+    }
+
+    /// Sweeps what of a workload no golden names, of an engine that is not ours.
+    fn unnamed(&self, case: &Case, run: &Run, bench: &Bench) -> Result<(), String> {
+        let is_workload = case.name.ends_with(sweep::RECORDED) && self.asked.is_nothing();
+        if self.judged == Judged::Engine || !is_workload {
+            return Ok(());
+        }
+        let goldens = golden_directory(case.family);
+        self.sweeps
+            .run_unnamed(case, run, &goldens, &self.judged, bench)
     }
 
     fn search(&self, search: &Search) -> Result<(), Failed> {
