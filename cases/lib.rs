@@ -10,6 +10,7 @@ pub mod crash_points;
 pub mod data;
 pub mod disk;
 pub mod gds;
+pub mod hunt;
 pub mod limits;
 pub mod mapped;
 pub mod minimal;

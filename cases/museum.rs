@@ -3,6 +3,8 @@
 //! A specimen that trips an invariant which is not in its row, or misses one that is, is a failure: so
 //! removing any invariant, or loosening it until it misses its specimen, turns this test red.
 
+mod museum_sweep;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use spillproof::{
     bench::{Judged, bench, golden_directory},
@@ -103,8 +105,8 @@ const EXHIBITS: &[Exhibit] = &[
     exhibit("M10", "oom::partial_two_tensors_exactly", &[Policy]),
 ];
 
-/// Specimens that a trial of the sweep catches, and every invariant that they trip in it. The sweep finds them without being told
-/// where: of the trials that turn red against each, one is enough here.
+/// Specimens that only calls which fail show, a trial of the sweep that catches each, and every invariant that they trip in it.
+/// That the sweep finds them without being told where takes longer (`museum_sweep.rs`).
 const SWEPT: &[Exhibit] = &[
     exhibit("S5", "sweep::offload_mmap_ENOMEM[emulated]", &[Policy]),
     exhibit(
@@ -196,6 +198,10 @@ const HANG_BOUND: Duration = Duration::from_secs(6);
 
 fn main() {
     let args = Arguments::from_args();
+    let extent = Extent::from_environment().unwrap_or_else(|error| {
+        eprintln!("Error: {error}");
+        std::process::exit(2);
+    });
     let mut trials = vec![
         Trial::test("every_specimen_is_exhibited", every_specimen_is_exhibited),
         Trial::test(
@@ -203,6 +209,10 @@ fn main() {
             every_invariant_is_tripped,
         ),
     ];
+    trials.push(Trial::test(
+        "every_specimen_is_found_by_the_sweep_or_said_why_not",
+        every_specimen_is_found_or_said_why_not,
+    ));
     trials.push(Trial::test(
         "a_ballast_that_dies_is_nobodys_fault",
         ballast_that_dies,
@@ -242,7 +252,14 @@ fn main() {
         let name = format!("healthy_passes_{}", case.replace("::", "_"));
         trials.push(Trial::test(name, move || tripped_by("healthy", case, &[])));
     }
-    libtest_mimic::run(&args, trials).exit();
+    let swept = museum_sweep::trials(extent);
+    let closing_line = museum_sweep::closing_line(&swept, &args);
+    trials.extend(swept);
+    let conclusion = libtest_mimic::run(&args, trials);
+    if let Some(line) = closing_line {
+        println!("{line}");
+    }
+    conclusion.exit();
 }
 
 fn caught(exhibit: &Exhibit) -> Result<(), Failed> {
@@ -403,6 +420,11 @@ fn every_specimen_is_exhibited() -> Result<(), Failed> {
     let unseen: Vec<_> = specimens.difference(&exhibited).collect();
     let unknown: Vec<_> = exhibited.difference(&specimens).collect();
     Err(format!("not exhibited: {unseen:?}; not a specimen: {unknown:?}").into())
+}
+
+fn every_specimen_is_found_or_said_why_not() -> Result<(), Failed> {
+    let exhibits = EXHIBITS.iter().map(|row| (row.specimen, row.case));
+    museum_sweep::every_specimen_is_found_or_said_why_not(exhibits.chain(DOUBTED.iter().copied()))
 }
 
 fn every_invariant_is_tripped() -> Result<(), Failed> {

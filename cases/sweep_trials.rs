@@ -69,6 +69,15 @@ enum What {
 }
 
 impl SweepTrial {
+    /// The site whose calls fail; random plans have many.
+    #[must_use]
+    pub fn site(&self) -> Option<SiteId> {
+        match self.what {
+            What::Target { target, .. } => Some(target.site),
+            What::Random { .. } => None,
+        }
+    }
+
     /// `sweep::offload_pwrite_ENOSPC[emulated]`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -145,19 +154,7 @@ impl Sweeps {
             }
             let golden = goldens.join(format!("{}.snap", one.case.name));
             let golden = fs::read_to_string(golden).unwrap_or_default();
-            let calls = calls_in(&golden).into_iter();
-            for (site, calls) in calls.filter(|(site, _)| is_swept(&one.case.name, *site)) {
-                self.coverage().see(word(&one.case), site, calls.count);
-                trials.extend(self.targets(site, calls).map(|(target, depth)| SweepTrial {
-                    workloads: vec![one.case.clone()],
-                    what: What::Target {
-                        target,
-                        depth,
-                        calls: calls.count,
-                    },
-                    skip: one.skip.clone(),
-                }));
-            }
+            trials.extend(self.trials_over(&one.case, calls_in(&golden), &one.skip));
         }
         if !journeys.is_empty() {
             let streams = 0..random(self.extent).0;
@@ -165,6 +162,30 @@ impl Sweeps {
                 workloads: journeys.clone(),
                 what: What::Random { stream },
                 skip: None,
+            }));
+        }
+        trials
+    }
+
+    /// The trials over a workload that makes these calls.
+    fn trials_over(
+        &self,
+        workload: &Case,
+        calls: BTreeMap<SiteId, Calls>,
+        skip: &Option<String>,
+    ) -> Vec<SweepTrial> {
+        let mut trials = Vec::new();
+        let swept = |(site, _): &(SiteId, Calls)| is_swept(&workload.name, *site);
+        for (site, calls) in calls.into_iter().filter(swept) {
+            self.coverage().see(word(workload), site, calls.count);
+            trials.extend(self.targets(site, calls).map(|(target, depth)| SweepTrial {
+                workloads: vec![workload.clone()],
+                what: What::Target {
+                    target,
+                    depth,
+                    calls: calls.count,
+                },
+                skip: skip.clone(),
             }));
         }
         trials
@@ -191,6 +212,17 @@ impl Sweeps {
             };
             Some((target, depth))
         })
+    }
+
+    /// The trials over the calls that a workload was seen to make, whoever made them.
+    #[must_use]
+    pub fn trials_after(&self, run: &Run) -> Vec<SweepTrial> {
+        let recording = Arc::new(Recording::of(run));
+        let trials = self.trials_over(&run.case, recording.calls(), &None);
+        let recordings = self.recordings.lock();
+        let mut recordings = recordings.unwrap_or_else(PoisonError::into_inner);
+        recordings.insert(run.case.name.clone(), recording);
+        trials
     }
 
     /// Runs a trial.
