@@ -122,8 +122,25 @@ pub fn golden_directory(family: &str) -> PathBuf {
     root.join("golden").join(family)
 }
 
+/// A directory below `fixtures`: in the tree, or in a pack beside its programs.
+#[must_use]
+pub fn fixtures(name: &str) -> PathBuf {
+    let packed = executable_dir().map(|directory| directory.join("fixtures").join(name));
+    match packed {
+        Ok(packed) if packed.is_dir() => packed,
+        Ok(_) | Err(_) => {
+            let root = env::var_os("CARGO_MANIFEST_DIR")
+                .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+            root.join("fixtures").join(name)
+        }
+    }
+}
+
 /// A binary of this package: named by the test runner, or beside the directory of the test executable.
-fn program(name: &str) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// A sentence naming what is missing and the remedy.
+pub fn program(name: &str) -> Result<PathBuf, String> {
     for runner in ["NEXTEST_BIN_EXE", "CARGO_BIN_EXE"] {
         if let Some(path) = env::var_os(format!("{runner}_{name}")).map(PathBuf::from)
             && path.is_file()

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod inject;
 mod report;
 
@@ -16,12 +17,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Mode {
+    /// Measures what offloading costs, beside the machine's ceilings and PyTorch.
+    Bench(Box<bench::Arguments>),
     /// Runs any program, unchanged, under a fault plan.
     Inject(inject::Inject),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().mode {
+        Mode::Bench(bench) => bench.run(),
         Mode::Inject(inject) => inject.run(),
     }
 }

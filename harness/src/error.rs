@@ -63,10 +63,7 @@ pub enum HarnessError {
 
 impl HarnessError {
     /// A closure for `map_err` that names what was attempted on which path.
-    pub(crate) fn path(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub fn path(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Path {
             action,

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod ballast;
+pub mod bench;
 pub mod case;
 mod claim;
 pub mod crash;

@@ -3,6 +3,7 @@
 mod absence;
 mod discovery;
 mod emulated;
+mod facts;
 mod nvml;
 mod occupancy;
 mod reading;
@@ -12,6 +13,7 @@ mod withheld;
 
 pub use discovery::{Discovered, EMULATED_BYTES, discover};
 pub use emulated::{EmulatedGpu, EmulatorOptions};
+pub use facts::{GpuFacts, gpu_facts};
 pub use nvml::CudaGpu;
 pub use reading::{BoardReading, CufileMoves, DeviceReading, NvmlReading, NvmlScope, Survivor};
 pub use withheld::{WithheldError, withhold};

@@ -58,6 +58,8 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Most that a standard stream may carry before it is a finding, bytes.
     pub stream_bytes: u64,
+    /// Whether it may have transparent huge pages, where the machine gives them out. Then page faults bound no peak.
+    pub huge_pages: bool,
 }
 
 impl Default for Limits {
@@ -68,6 +70,7 @@ impl Default for Limits {
             file_bytes: None,
             line_bytes: MAX_LINE_BYTES,
             stream_bytes: 8 << 20,
+            huge_pages: false,
         }
     }
 }
@@ -150,8 +153,10 @@ fn prepare(harness: Pid, kept: &[RawFd], limits: Limits, enclosure: &Enclosure) 
     // Before the next line: other credentials would take the parent-death signal back.
     enclosure.enter()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // Peaks are bounded by page faults (`probe/bounds.rs`): one fault, one page.
-    prctl::set_thp_disable(true)?;
+    if !limits.huge_pages {
+        // Peaks are bounded by page faults (`probe/bounds.rs`): one fault, one page.
+        prctl::set_thp_disable(true)?;
+    }
     // The harness may have died before the line above; nobody would send the signal then.
     if getppid() != harness {
         return Err(io::ErrorKind::BrokenPipe.into());

@@ -1,0 +1,176 @@
+//! `spillproof bench`: what offloading costs in time and memory, beside the ceilings of the machine and beside PyTorch.
+
+mod arguments;
+mod contenders;
+mod output;
+
+pub(crate) use arguments::Arguments;
+
+use arguments::TableName;
+use spillproof::bench::{Judged, bench, program};
+use spillproof_harness::{
+    bench::{Benchmark, Clock, Journal, JournalError, Ran, Table, markdown, rows, summaries},
+    device::{DeviceKind, discover},
+    error::HarnessError,
+};
+use std::{path::PathBuf, process::ExitCode};
+
+/// What was measured is wrong.
+const FAILED_STATUS: u8 = 1;
+/// The command line asks for what cannot be.
+const USAGE_STATUS: u8 = 2;
+/// Runs are missing.
+const INCONCLUSIVE_STATUS: u8 = 3;
+/// There is no number.
+const NOTHING_STATUS: u8 = 4;
+/// Nobody's fault that is measured.
+const INFRASTRUCTURE_STATUS: u8 = 75;
+
+/// Why there is no benchmark.
+enum Refusal {
+    Usage(String),
+    Nothing(String),
+    Infrastructure(String),
+}
+
+impl From<HarnessError> for Refusal {
+    fn from(error: HarnessError) -> Self {
+        Self::Infrastructure(error.to_string())
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Harness(error) => error.into(),
+            JournalError::Line { .. } | JournalError::Unlike { .. } => {
+                Self::Usage(error.to_string())
+            }
+        }
+    }
+}
+
+impl Arguments {
+    /// Measures; the status of the whole command.
+    pub(crate) fn run(self) -> ExitCode {
+        let (status, text) = match self.measure() {
+            Ok(status) => return ExitCode::from(status),
+            Err(Refusal::Usage(text)) => (USAGE_STATUS, text),
+            Err(Refusal::Nothing(text)) => (NOTHING_STATUS, text),
+            Err(Refusal::Infrastructure(text)) => (INFRASTRUCTURE_STATUS, text),
+        };
+        eprintln!("Error: {text}");
+        ExitCode::from(status)
+    }
+
+    fn measure(self) -> Result<u8, Refusal> {
+        let clock = Clock::start(self.time_limit());
+        let device = self.device()?;
+        let judged = Judged::from_environment();
+        let found = bench(&judged).map_err(Refusal::Infrastructure)?;
+        let contenders = contenders::contenders(&judged, &found, &device, &self);
+        let references: Vec<String> = contenders
+            .iter()
+            .map(|contender| contender.name.clone())
+            .filter(|name| name.starts_with(contenders::TORCH))
+            .collect();
+        let work_dir = self.directory.clone().unwrap_or(found.work_dir.clone());
+        let benchmark = Benchmark {
+            device,
+            emulator: found.emulator.clone(),
+            ballast: found.ballast.clone(),
+            ceiling: program("ceiling").map_err(Refusal::Infrastructure)?,
+            work_dir,
+            contenders,
+            settings: self.env.clone(),
+            sizes: self.sizes().map_err(Refusal::Usage)?,
+            sample_bytes: self.sample_bytes.as_u64(),
+        };
+        let tables: Vec<Table> = self
+            .tables()
+            .into_iter()
+            .filter_map(TableName::timed)
+            .collect();
+        let mut rows = rows(&tables, &benchmark.sizes, &benchmark.contenders);
+        rows.retain(|row| self.chooses(&row.name));
+        if rows.is_empty() {
+            let text = "no row is chosen; look at --tables, --only and --skip".to_owned();
+            return Err(Refusal::Nothing(text));
+        }
+        let command_line: Vec<String> = std::env::args().collect();
+        let session = benchmark.session(command_line, self.settings())?;
+        let mut journal = match &self.resume {
+            Some(path) => Journal::resume(path, session)?,
+            None => {
+                let path = self.lines_path(&found.work_dir, &session.started);
+                eprintln!("spillproof: results go to {}", path.display());
+                Journal::create(&path, session)?
+            }
+        };
+        let mut tell = |line: &str| eprintln!("{line}");
+        let ran = benchmark.run(&rows, self.runs, clock, &mut journal, &mut tell)?;
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        let summaries = summaries(journal.runs(), &references);
+        print!("{}", markdown(journal.records(), &summaries));
+        print!("{}", output::missing(&ran));
+        if let Some(path) = &self.json {
+            output::write(path, journal.records(), &summaries, &ran)
+                .map_err(HarnessError::path("write", path))?;
+        }
+        Ok(status(&journal, &ran))
+    }
+
+    /// The device that is asked for, or the first GPU, or the emulated one.
+    fn device(&self) -> Result<DeviceKind, Refusal> {
+        let devices = discover();
+        let kind = match &self.device {
+            Some(name) => {
+                let found = devices.iter().find(|found| found.kind.to_string() == *name);
+                match found {
+                    Some(found) => match &found.unavailable {
+                        Some(reason) => return Err(Refusal::Infrastructure(reason.clone())),
+                        None => found.kind,
+                    },
+                    None => {
+                        let known: Vec<String> =
+                            devices.iter().map(|found| found.kind.to_string()).collect();
+                        let text = format!(
+                            "there is no device {name}; choose among {}",
+                            known.join(", ")
+                        );
+                        return Err(Refusal::Usage(text));
+                    }
+                }
+            }
+            None => devices
+                .iter()
+                .find(|found| found.is_usable_gpu())
+                .map_or(DeviceKind::Emulated, |found| found.kind),
+        };
+        if kind == DeviceKind::Emulated && self.gpu.as_deref() == Some("require") {
+            let text = "SPILLPROOF_GPU=require, and no GPU was found or chosen".to_owned();
+            return Err(Refusal::Nothing(text));
+        }
+        Ok(kind)
+    }
+
+    /// Where the records go.
+    fn lines_path(&self, work_dir: &std::path::Path, started: &str) -> PathBuf {
+        self.lines.clone().unwrap_or_else(|| {
+            let name = format!("bench-{}.jsonl", started.replace(':', "-"));
+            work_dir.with_file_name("bench").join(name)
+        })
+    }
+}
+
+fn status(journal: &Journal, ran: &Ran) -> u8 {
+    if !ran.failures.is_empty() {
+        FAILED_STATUS
+    } else if journal.runs().next().is_none() {
+        NOTHING_STATUS
+    } else if !ran.missing.is_empty() {
+        INCONCLUSIVE_STATUS
+    } else {
+        0
+    }
+}

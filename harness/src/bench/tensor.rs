@@ -1,0 +1,81 @@
+//! One tensor: from the device to its file, and back from a file that is nowhere but on the disk, and from one in the page cache.
+
+use super::{
+    failure::Failure,
+    models,
+    page_cache::{self, Residency},
+    record::{Run, Step},
+    served::Served,
+};
+use crate::probe::Uss;
+use std::path::PathBuf;
+
+/// Seed of its contents.
+const SEED: u64 = 1;
+
+/// Measures it once; with `verifies`, what comes back is compared each time, after the clock was stopped.
+pub(super) fn run(served: &mut Served<'_>, bytes: u64, verifies: bool) -> Result<Run, Failure> {
+    let model = models::tensor("m", SEED, bytes);
+    let load = served.load(&model, bytes)?;
+    let store = served.free("store", "m", bytes)?;
+    if store.written_bytes.is_none_or(|written| written < bytes) {
+        let written = store.written_bytes.unwrap_or(0);
+        let text = format!("{written} of {bytes} bytes were written to a file");
+        return Err(Failure::Unlike(text));
+    }
+    let files = offload_files(served, bytes)?;
+    make_cold(&files)?;
+    let cold = served.request("load_cold", "m", bytes, Uss::Skipped)?;
+    if verifies {
+        served.verify(&model, "load_cold")?;
+    }
+    // It has not changed: this writes nothing.
+    let again = served.free("free", "m", bytes)?;
+    let files = offload_files(served, bytes)?;
+    let warm = match is_warm(page_cache::make_warm(&files)?) {
+        true => {
+            let warm = served.request("load_warm", "m", bytes, Uss::Skipped)?;
+            if verifies {
+                served.verify(&model, "load_warm")?;
+            }
+            Some(warm)
+        }
+        // The machine has less memory for its page cache.
+        false => None,
+    };
+    served.drop_models(&[model])?;
+    let steps: Vec<Step> = [load, store, cold, again].into_iter().chain(warm).collect();
+    Ok(Run {
+        is_verified: verifies,
+        steps,
+        ..Run::default()
+    })
+}
+
+fn offload_files(served: &Served<'_>, bytes: u64) -> Result<Vec<PathBuf>, Failure> {
+    let files = served.files()?;
+    let there = page_cache::residency(&files)?;
+    if there.bytes < bytes {
+        return Err(Failure::Unlike(format!(
+            "the offload directory holds {} bytes of {bytes}: it cannot be made sure where they are",
+            there.bytes
+        )));
+    }
+    Ok(files)
+}
+
+/// Takes files out of the page cache and makes sure of it.
+pub(super) fn make_cold(files: &[PathBuf]) -> Result<(), Failure> {
+    let there = page_cache::make_cold(files)?;
+    match there.resident_bytes {
+        0 => Ok(()),
+        resident => Err(Failure::Unlike(format!(
+            "{resident} of {} bytes stay in the page cache, so that no load is cold; somebody has them mapped",
+            there.bytes
+        ))),
+    }
+}
+
+fn is_warm(there: Residency) -> bool {
+    there.resident_bytes == there.bytes
+}
