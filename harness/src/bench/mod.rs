@@ -339,13 +339,20 @@ impl Benchmark {
     }
 }
 
-/// Whether a run of the row fits into what is left, by how long the longest of it took.
+/// Whether a run of the row fits into what is left, by how long the longest of it took, or of its table and size where it has none.
 fn has_time(row: &Row, clock: Clock, journal: &Journal) -> bool {
-    let longest = journal
-        .runs_of(&row.name)
-        .map(|run| run.wall_seconds)
-        .fold(0.0, f64::max);
+    let table = |name: &str| name.rsplit_once('/').map(|(table, _)| table.to_owned());
+    let longest =
+        |runs: &mut dyn Iterator<Item = &Run>| runs.map(|run| run.wall_seconds).reduce(f64::max);
+    let own = longest(&mut journal.runs_of(&row.name));
+    let of_table = || {
+        let same = journal
+            .runs()
+            .filter(|run| table(&run.row) == table(&row.name));
+        longest(&mut same.filter(|run| !run.row.ends_with("/ceiling")))
+    };
+    let needed = own.or_else(of_table).unwrap_or(0.0);
     clock
         .left()
-        .is_none_or(|left| left > Duration::ZERO && left.as_secs_f64() >= longest)
+        .is_none_or(|left| left > Duration::ZERO && left.as_secs_f64() >= needed)
 }

@@ -136,6 +136,9 @@ pub struct Memory {
     pub rss_end_bytes: u64,
     /// The kernel's high-water mark over the step.
     pub rss_peak_bytes: u64,
+    /// Whether the mark could not be reset before the step, so that it is that of the process's life.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_peak_since_start: bool,
     /// Private and shared memory, file pages left out, after `open`: the baseline. What a subject pins by then is among it, which is
     /// why what it declared for staging is added below.
     pub baseline_bytes: u64,

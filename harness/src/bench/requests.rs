@@ -60,7 +60,7 @@ pub(super) fn swap(served: &mut Served<'_>, bytes: u64, verifies: bool) -> Resul
         served.free_for("going"),
         served.request_for("coming", false),
     );
-    let (replies, mut step) = served.clocked("swap", bytes, Uss::Skipped, |served| {
+    let (replies, mut step) = served.watched("swap", bytes, Uss::Skipped, |served| {
         served.ask_both::<FreeMemoryReply, RequestReply>(&go, &come)
     })?;
     served.note_moves(&mut step, &replies.0)?;

@@ -105,8 +105,22 @@ impl<'b> Served<'b> {
 
     /// Asks, and reads the answer as the verb says.
     pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Failure> {
-        let outcome = self.subject.call(request, self.clock.call_bound());
-        self.read(request.verb(), outcome)
+        self.ask_timed(request).map(|(reply, _)| reply)
+    }
+
+    fn ask_timed<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+    ) -> Result<(T, Duration), Failure> {
+        if self.clock.is_over() {
+            return Err(Failure::OutOfTime);
+        }
+        let called = self.subject.call_timed(request, self.clock.call_bound());
+        let (outcome, took) = match called {
+            Ok((outcome, took)) => (Ok(outcome), took),
+            Err(finding) => (Err(finding), Duration::ZERO),
+        };
+        Ok((self.read(request.verb(), outcome)?, took))
     }
 
     fn read<T: DeserializeOwned>(
@@ -137,28 +151,25 @@ impl<'b> Served<'b> {
         uss: Uss,
         request: &Request,
     ) -> Result<(T, Step), Failure> {
-        self.clocked(name, bytes, uss, |served| served.ask(request))
+        self.watched(name, bytes, uss, |served| served.ask_timed(request))
     }
 
-    /// Does something with the clock running and the memory watched.
-    pub(super) fn clocked<T>(
+    /// Does something that takes so long, with the memory watched.
+    pub(super) fn watched<T>(
         &mut self,
         name: &str,
         bytes: u64,
         uss: Uss,
-        act: impl FnOnce(&mut Self) -> Result<T, Failure>,
+        act: impl FnOnce(&mut Self) -> Result<(T, Duration), Failure>,
     ) -> Result<(T, Step), Failure> {
         let watch = PeakWatch::start(self.subject.pid(), uss)?;
-        let start = Instant::now();
-        let done = act(self);
-        let seconds = start.elapsed().as_secs_f64();
         // A subject that died in the step has no memory, and its death is what is told.
-        let done = done?;
+        let (done, took) = act(self)?;
         let reading = watch.finish()?;
         let step = Step {
             name: name.into(),
             bytes,
-            seconds,
+            seconds: took.as_secs_f64(),
             memory: Some(self.memory(&reading)),
             ..Step::default()
         };
@@ -176,6 +187,7 @@ impl<'b> Served<'b> {
             anon_shared_start_bytes: reading.start.anon_shared_bytes(),
             anon_shared_end_bytes: reading.end.anon_shared_bytes(),
             anon_shared_peak_bytes: lower,
+            is_peak_since_start: !reading.reset,
             anon_shared_bound_bytes: (!self.contender.huge_pages).then_some(upper),
             uss_start_bytes: reading.uss.map(|uss| uss.start_bytes),
             uss_end_bytes: reading.uss.map(|uss| uss.end_bytes),
@@ -287,13 +299,14 @@ impl<'b> Served<'b> {
         Ok(())
     }
 
-    /// Two requests outstanding together; both answers, in this order.
+    /// Two requests outstanding together; both answers, in this order, and the time until the later one.
     pub(super) fn ask_both<A: DeserializeOwned, B: DeserializeOwned>(
         &mut self,
         one: &Request,
         other: &Request,
-    ) -> Result<(A, B), Failure> {
+    ) -> Result<((A, B), Duration), Failure> {
         let bound = self.clock.call_bound();
+        let start = Instant::now();
         let begin = |subject: &mut Subject, request| {
             let begun = subject.begin(request, bound);
             begun.map_err(Failure::Misbehaved)
@@ -313,12 +326,12 @@ impl<'b> Served<'b> {
                 Err(finding) => return Err(Failure::Misbehaved(finding)),
             }
         }
+        let took = start.elapsed();
         let mut answer = |id| answers.remove(&id).unwrap_or(CallOutcome::Ok(().into()));
         let (first, second) = (answer(ids[0]), answer(ids[1]));
-        Ok((
-            self.read(one.verb(), Ok(first))?,
-            self.read(other.verb(), Ok(second))?,
-        ))
+        let first = self.read(one.verb(), Ok(first))?;
+        let second = self.read(other.verb(), Ok(second))?;
+        Ok(((first, second), took))
     }
 
     /// Its offload files of one byte at least.

@@ -179,7 +179,22 @@ impl Subject {
     /// What the subject did instead of answering. A subject that once broke the protocol is not spoken to again: later
     /// calls return the same finding.
     pub fn call(&mut self, request: &Request, deadline: Duration) -> Result<CallOutcome, Finding> {
+        self.call_timed(request, deadline)
+            .map(|(outcome, _)| outcome)
+    }
+
+    /// The same, with the time from the request to its reply: what the harness then looks at is not in it.
+    ///
+    /// # Errors
+    /// As [`Subject::call`].
+    pub fn call_timed(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<(CallOutcome, Duration), Finding> {
+        let start = Instant::now();
         let called = self.speak_unseen(|client, process| client.call(request, deadline, process));
+        let took = start.elapsed();
         // A question about what there is comes behind each request, and starts nobody.
         if !matches!(request, Request::Status(_)) {
             self.tree.look();
@@ -187,7 +202,7 @@ impl Subject {
         if let Ok(outcome) = &called {
             self.quit |= matches!((request, outcome), (Request::Quit(_), CallOutcome::Ok(_)));
         }
-        called
+        called.map(|outcome| (outcome, took))
     }
 
     /// Sends a request without waiting for its reply, and returns the reply's id: for a subject that is `concurrent`.
