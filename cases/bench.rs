@@ -165,8 +165,10 @@ fn library(name: &str, package: &str) -> Result<PathBuf, String> {
         build_dir()?.join(name),
         build_dir()?.join("deps").join(name),
     ];
-    let found = places.iter().find(|path| path.is_file()).cloned();
-    found.ok_or_else(|| {
+    // A build of the tests leaves it elsewhere than one of its own: the newest counts.
+    let built = |path: &&PathBuf| path.metadata().and_then(|found| found.modified()).ok();
+    let found = places.iter().filter(|path| path.is_file());
+    found.max_by_key(built).cloned().ok_or_else(|| {
         format!(
             "{name} is neither in {} nor above it; build it with `cargo build -p {package}`",
             places[0].display()

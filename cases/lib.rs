@@ -5,6 +5,7 @@ pub mod bench;
 #[cfg(test)]
 mod catalogue;
 pub mod concurrency;
+pub mod counts;
 pub mod crash;
 pub mod crash_points;
 pub mod data;

@@ -2,11 +2,14 @@
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use spillproof_harness::bench::{Pattern, Size, Sizes, Table};
+use spillproof_harness::{
+    bench::{Pattern, Size, Sizes, Table},
+    device::DeviceKind,
+};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 const AFTER: &str = "\
-Rows are named TABLE/SIZE/WHO: tensor/4GiB/engine, requests/512/torch-cpu, swap/ceiling. --only and --skip take words of such names,
+Rows are named TABLE/SIZE/WHO: tensor/4GiB/engine, requests/512/torch-cpu, swap/ceiling, counts/store. --only and --skip take words of such names,
 one after the other: tensor/4GiB, torch-gds. Who is measured: the engine, staged and by cuFile (engine-cufile); PyTorch by CPU copy,
 save and mapped load (torch-cpu) and by GdsFile and map (torch-gds); and the machine itself (ceiling).
 
@@ -27,6 +30,8 @@ pub(super) enum TableName {
     Requests,
     /// One model goes to disk while another comes from it
     Swap,
+    /// Calls and bytes of fixed workloads on the emulated device: no times
+    Counts,
 }
 
 impl TableName {
@@ -36,6 +41,7 @@ impl TableName {
             Self::Tensor => Some(Table::Tensor),
             Self::Requests => Some(Table::Requests),
             Self::Swap => Some(Table::Swap),
+            Self::Counts => None,
         }
     }
 }
@@ -47,13 +53,8 @@ pub(crate) struct Arguments {
     /// emulated or cuda:N; by default the first GPU
     #[arg(long, env = "SPILLPROOF_DEVICE")]
     pub(super) device: Option<String>,
-    /// Tables to measure
-    #[arg(
-        long,
-        env = "SPILLPROOF_TABLES",
-        value_delimiter = ',',
-        default_value = "tensor,requests,swap"
-    )]
+    /// Tables to measure; by default those of times on a GPU, and counts on the emulated device
+    #[arg(long, env = "SPILLPROOF_TABLES", value_delimiter = ',')]
     tables: Vec<TableName>,
     /// Sizes of the tensor
     #[arg(
@@ -129,10 +130,18 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn tables(&self) -> Vec<TableName> {
-        let mut tables = self.tables.clone();
-        tables.dedup();
-        tables
+    /// Which tables, each once.
+    pub(super) fn tables(&self, device: &DeviceKind) -> Vec<TableName> {
+        use TableName::{Counts, Requests, Swap, Tensor};
+        let asked: &[TableName] = match (self.tables.as_slice(), device) {
+            ([], DeviceKind::Emulated) => &[Counts],
+            ([], DeviceKind::Cuda { .. }) => &[Tensor, Requests, Swap],
+            (asked, _) => asked,
+        };
+        let all = [Tensor, Requests, Swap, Counts];
+        all.into_iter()
+            .filter(|table| asked.contains(table))
+            .collect()
     }
 
     pub(super) fn time_limit(&self) -> Option<Duration> {

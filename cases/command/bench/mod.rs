@@ -7,13 +7,21 @@ mod output;
 pub(crate) use arguments::Arguments;
 
 use arguments::TableName;
-use spillproof::bench::{Judged, bench, program};
+use output::Report;
+use spillproof::{
+    bench::{Judged, bench, program},
+    counts::{self, Counted},
+};
 use spillproof_harness::{
-    bench::{Benchmark, Clock, Journal, JournalError, Ran, Table, markdown, rows, summaries},
+    bench::{Benchmark, Clock, Journal, JournalError, Row, Table, rows, summaries},
     device::{DeviceKind, discover},
     error::HarnessError,
+    run::Bench,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// What was measured is wrong.
 const FAILED_STATUS: u8 = 1;
@@ -68,35 +76,62 @@ impl Arguments {
         let device = self.device()?;
         let judged = Judged::from_environment();
         let found = bench(&judged).map_err(Refusal::Infrastructure)?;
+        let tables = self.tables(&device);
+        let counted = self.count(&tables, &found);
+        let timed: Vec<Table> = tables.into_iter().filter_map(TableName::timed).collect();
         let contenders = contenders::contenders(&judged, &found, &device, &self);
-        let references: Vec<String> = contenders
-            .iter()
-            .map(|contender| contender.name.clone())
-            .filter(|name| name.starts_with(contenders::TORCH))
-            .collect();
-        let work_dir = self.directory.clone().unwrap_or(found.work_dir.clone());
         let benchmark = Benchmark {
             device,
             emulator: found.emulator.clone(),
             ballast: found.ballast.clone(),
             ceiling: program("ceiling").map_err(Refusal::Infrastructure)?,
-            work_dir,
+            work_dir: self.directory.clone().unwrap_or(found.work_dir.clone()),
             contenders,
             settings: self.env.clone(),
             sizes: self.sizes().map_err(Refusal::Usage)?,
             sample_bytes: self.sample_bytes.as_u64(),
         };
-        let tables: Vec<Table> = self
-            .tables()
-            .into_iter()
-            .filter_map(TableName::timed)
-            .collect();
-        let mut rows = rows(&tables, &benchmark.sizes, &benchmark.contenders);
+        let mut rows = rows(&timed, &benchmark.sizes, &benchmark.contenders);
         rows.retain(|row| self.chooses(&row.name));
-        if rows.is_empty() {
+        if rows.is_empty() && counted.is_empty() {
             let text = "no row is chosen; look at --tables, --only and --skip".to_owned();
             return Err(Refusal::Nothing(text));
         }
+        let mut report = Report {
+            counted,
+            ..Report::default()
+        };
+        if !rows.is_empty() {
+            self.time(&benchmark, &found, &rows, clock, &mut report)?;
+        }
+        print!("{}", report.text());
+        if let Some(path) = &self.json {
+            report
+                .write(path)
+                .map_err(HarnessError::path("write", path))?;
+        }
+        Ok(report.status())
+    }
+
+    /// Counts the chosen workloads, each with its result or what is wrong with it.
+    fn count(&self, tables: &[TableName], found: &Bench) -> Vec<Result<Counted, String>> {
+        if !tables.contains(&TableName::Counts) {
+            return Vec::new();
+        }
+        let workloads = counts::workloads().into_iter();
+        let chosen = workloads.filter(|case| self.chooses(&format!("counts/{}", case.name)));
+        chosen.map(|case| counts::count(&case, found)).collect()
+    }
+
+    /// Measures the rows, as far as time allows.
+    fn time(
+        &self,
+        benchmark: &Benchmark,
+        found: &Bench,
+        rows: &[Row],
+        clock: Clock,
+        report: &mut Report,
+    ) -> Result<(), Refusal> {
         let command_line: Vec<String> = std::env::args().collect();
         let session = benchmark.session(command_line, self.settings())?;
         let mut journal = match &self.resume {
@@ -108,16 +143,15 @@ impl Arguments {
             }
         };
         let mut tell = |line: &str| eprintln!("{line}");
-        let ran = benchmark.run(&rows, self.runs, clock, &mut journal, &mut tell)?;
-        let references: Vec<&str> = references.iter().map(String::as_str).collect();
-        let summaries = summaries(journal.runs(), &references);
-        print!("{}", markdown(journal.records(), &summaries));
-        print!("{}", output::missing(&ran));
-        if let Some(path) = &self.json {
-            output::write(path, journal.records(), &summaries, &ran)
-                .map_err(HarnessError::path("write", path))?;
-        }
-        Ok(status(&journal, &ran))
+        report.ran = benchmark.run(rows, self.runs, clock, &mut journal, &mut tell)?;
+        let contenders = benchmark.contenders.iter();
+        let names = contenders.map(|contender| contender.name.as_str());
+        let references: Vec<&str> = names
+            .filter(|name| name.starts_with(contenders::TORCH))
+            .collect();
+        report.summaries = summaries(journal.runs(), &references);
+        report.records = journal.records().to_vec();
+        Ok(())
     }
 
     /// The device that is asked for, or the first GPU, or the emulated one.
@@ -155,22 +189,10 @@ impl Arguments {
     }
 
     /// Where the records go.
-    fn lines_path(&self, work_dir: &std::path::Path, started: &str) -> PathBuf {
+    fn lines_path(&self, work_dir: &Path, started: &str) -> PathBuf {
         self.lines.clone().unwrap_or_else(|| {
             let name = format!("bench-{}.jsonl", started.replace(':', "-"));
             work_dir.with_file_name("bench").join(name)
         })
-    }
-}
-
-fn status(journal: &Journal, ran: &Ran) -> u8 {
-    if !ran.failures.is_empty() {
-        FAILED_STATUS
-    } else if journal.runs().next().is_none() {
-        NOTHING_STATUS
-    } else if !ran.missing.is_empty() {
-        INCONCLUSIVE_STATUS
-    } else {
-        0
     }
 }

@@ -1,7 +1,9 @@
-//! `spillproof inject` with whole programs, unchanged: what they say with and without a plan, and what is said where no fault can reach them.
+//! The command as a user runs it. `spillproof inject` with whole programs, unchanged: what they say with and without a plan, and what is said where no
+//! fault can reach them. `spillproof bench` with small sizes.
 // Clippy does not see that a target with its own `main` is a test.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod c_program;
 mod python;
 mod refusals;
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let trials = [
+        bench::tests(),
         c_program::tests(),
         python::tests(),
         refusals::tests(),

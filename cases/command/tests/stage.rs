@@ -150,6 +150,27 @@ impl Stage {
         command
     }
 
+    /// `spillproof bench` with nothing of the caller's settings, in this directory.
+    pub(crate) fn bench(&self) -> Command {
+        let mut command = Command::new(command());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SPILLPROOF_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg("bench")
+            .env("SPILLPROOF_DIR", self.sandboxes())
+            .current_dir(self.outside())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Where runs of a benchmark have their directories.
+    pub(crate) fn sandboxes(&self) -> PathBuf {
+        self.outside().join("sandboxes")
+    }
+
     fn surround(&self, command: &mut Command) {
         let folder = self.outside().join("lib");
         if !folder.exists() {
