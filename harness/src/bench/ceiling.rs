@@ -127,10 +127,8 @@ fn arguments(wish: &Wish<'_>) -> Vec<String> {
     ];
     for kind in ["write", "read", "mixed"] {
         let measured = |run: &&Run| {
-            let steps = run.steps.iter();
-            let found = steps
-                .filter(|step| !step.is_trial && step.name == kind)
-                .next()?;
+            let mut steps = run.steps.iter();
+            let found = steps.find(|step| !step.is_trial && step.name == kind)?;
             Some(format!("{kind}={}x{}", found.threads?, found.chunk_bytes?))
         };
         if let Some(known) = wish.earlier.iter().find_map(measured) {

@@ -142,6 +142,9 @@ impl Benchmark {
                             ..run
                         };
                         tell(&format!("{label}  {}", table::line(&run)));
+                        for (step, reason) in &run.left_out {
+                            tell(&format!("SKIP  {label} {step}: {reason}"));
+                        }
                         journal.write(Record::Run(run))?;
                         for (what, reason) in lacks {
                             let row = format!("{}/{what}", row.name);

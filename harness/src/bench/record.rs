@@ -85,6 +85,9 @@ pub struct Run {
     pub is_verified: bool,
     /// What was measured, in order.
     pub steps: Vec<Step>,
+    /// Steps that could not be measured in this run, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
 }
 
 impl Run {

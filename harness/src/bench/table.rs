@@ -207,15 +207,18 @@ fn requests(text: &mut String, rows: &[&Summary]) {
 fn told(text: &mut String, records: &[Record]) {
     let mut lines = Vec::new();
     for record in records {
-        let line = match record {
-            Record::Skip(skip) => format!("- not measured: {}: {}", skip.row, skip.reason),
-            Record::Failure(skip) => format!("- FAILED: {}: {}", skip.row, skip.reason),
-            Record::Session(_) | Record::Run(_) => continue,
-        };
-        if !lines.contains(&line) {
-            lines.push(line);
+        match record {
+            Record::Skip(skip) => {
+                lines.push(format!("- not measured: {}: {}", skip.row, skip.reason));
+            }
+            Record::Failure(skip) => lines.push(format!("- FAILED: {}: {}", skip.row, skip.reason)),
+            Record::Run(run) => lines.extend(run.left_out.iter().map(|(step, reason)| {
+                format!("- not measured: {} {} {step}: {reason}", run.row, run.run)
+            })),
+            Record::Session(_) => {}
         }
     }
+    lines.dedup();
     if !lines.is_empty() {
         let _ = write!(text, "\n{}\n", lines.join("\n"));
     }
@@ -278,9 +281,13 @@ mod tests {
             paths: vec!["staged".into()],
             ..step("store", 0.5)
         };
+        let without_warm = Run {
+            left_out: [("load_warm".to_owned(), "no memory".to_owned())].into(),
+            ..run("tensor/1GiB/engine", engine)
+        };
         let records = [
             Record::Run(run("tensor/1GiB/ceiling", step("write", 0.45))),
-            Record::Run(run("tensor/1GiB/engine", engine)),
+            Record::Run(without_warm),
             Record::Run(run("tensor/1GiB/torch", step("store", 2.0))),
             Record::Skip(Skip {
                 row: "tensor/1GiB/engine-cufile".into(),
@@ -305,6 +312,7 @@ mod tests {
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|
 | engine | store | 500 ms | 1.0 MiB | 2.0 MiB | 4.0 MiB | 3.0 MiB | 3.0 MiB | 3.0 MiB | 4.0 MiB |
 
+- not measured: tensor/1GiB/engine 0 load_warm: no memory
 - not measured: tensor/1GiB/engine-cufile: refused
 ";
         assert_eq!(text, expected);

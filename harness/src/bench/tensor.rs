@@ -1,12 +1,6 @@
 //! One tensor: from the device to its file, and back from a file that is nowhere but on the disk, and from one in the page cache.
 
-use super::{
-    failure::Failure,
-    models,
-    page_cache::{self, Residency},
-    record::{Run, Step},
-    served::Served,
-};
+use super::{failure::Failure, models, page_cache, record::Run, served::Served};
 use crate::probe::Uss;
 use std::path::PathBuf;
 
@@ -32,24 +26,27 @@ pub(super) fn run(served: &mut Served<'_>, bytes: u64, verifies: bool) -> Result
     // It has not changed: this writes nothing.
     let again = served.free("free", "m", bytes)?;
     let files = offload_files(served, bytes)?;
-    let warm = match is_warm(page_cache::make_warm(&files)?) {
-        true => {
-            let warm = served.request("load_warm", "m", bytes, Uss::Skipped)?;
-            if verifies {
-                served.verify(&model, "load_warm")?;
-            }
-            Some(warm)
-        }
-        // The machine has less memory for its page cache.
-        false => None,
-    };
-    served.drop_models(&[model])?;
-    let steps: Vec<Step> = [load, store, cold, again].into_iter().chain(warm).collect();
-    Ok(Run {
+    let mut run = Run {
         is_verified: verifies,
-        steps,
+        steps: vec![load, store, cold, again],
         ..Run::default()
-    })
+    };
+    let there = page_cache::make_warm(&files)?;
+    if there.resident_bytes == there.bytes {
+        let warm = served.request("load_warm", "m", bytes, Uss::Skipped)?;
+        run.steps.push(warm);
+        if verifies {
+            served.verify(&model, "load_warm")?;
+        }
+    } else {
+        let reason = format!(
+            "the page cache holds {} of {} bytes after the file was read again and again",
+            there.resident_bytes, there.bytes
+        );
+        run.left_out.insert("load_warm".into(), reason);
+    }
+    served.drop_models(&[model])?;
+    Ok(run)
 }
 
 fn offload_files(served: &Served<'_>, bytes: u64) -> Result<Vec<PathBuf>, Failure> {
@@ -74,8 +71,4 @@ pub(super) fn make_cold(files: &[PathBuf]) -> Result<(), Failure> {
             there.bytes
         ))),
     }
-}
-
-fn is_warm(there: Residency) -> bool {
-    there.resident_bytes == there.bytes
 }
