@@ -118,9 +118,13 @@ impl Arguments {
         if !tables.contains(&TableName::Counts) {
             return Vec::new();
         }
+        let mut found = found.clone();
+        let settings = self.env.iter();
+        let settings = settings.map(|(name, value)| (name.into(), value.into()));
+        found.subject.env.extend(settings);
         let workloads = counts::workloads().into_iter();
         let chosen = workloads.filter(|case| self.chooses(&format!("counts/{}", case.name)));
-        chosen.map(|case| counts::count(&case, found)).collect()
+        chosen.map(|case| counts::count(&case, &found)).collect()
     }
 
     /// Measures the rows, as far as time allows.
@@ -192,7 +196,7 @@ impl Arguments {
     fn lines_path(&self, work_dir: &Path, started: &str) -> PathBuf {
         self.lines.clone().unwrap_or_else(|| {
             let name = format!("bench-{}.jsonl", started.replace(':', "-"));
-            work_dir.with_file_name("bench").join(name)
+            work_dir.with_file_name("benchmarks").join(name)
         })
     }
 }
