@@ -35,9 +35,9 @@ pub use plan::{
 };
 pub use shared::{
     AttachError, Attached, Attachment, CALLER_BYTES, Call, Decision, Entering, Facts, LedgerEntry,
-    LedgerView, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, Options,
-    Outcome, PATH_BYTES, Presence, Process, Receipt, Recorded, RuleCount, Rules, ScopePath, Shared,
-    SharedError, Taken, TraceEntry, TraceView,
+    LedgerView, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, Named,
+    Options, Outcome, PATH_BYTES, Presence, Process, Receipt, Recorded, Row, RuleCount, Rules,
+    ScopePath, Shared, SharedError, Taken, TraceEntry, TraceView,
 };
 pub use signal::{Signal, Signals};
 pub use site::{

@@ -257,6 +257,8 @@ pub enum Effect {
         /// The argument that holds the address.
         address_arg: u8,
     },
+    /// A name means another thing than before, or may be a symbolic link.
+    Names,
 }
 
 /// A function that can be made to fail.
@@ -356,6 +358,8 @@ pub struct Spelling {
     pub name: &'static str,
     /// What it means.
     pub site: SiteId,
+    /// Which of its site's, from 0.
+    pub nth: u8,
     /// Whether it is the last of its site's: on 64-bit Linux the one that programs of today call.
     pub is_last: bool,
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use spillproof_faults::{Attached, Entering, Kind, Options, Plan, Shared, SiteId};
+use spillproof_faults::{Attached, Entering, Kind, Named, Options, Plan, Shared, SiteId};
 
 const ALLOC: SiteId = SiteId::named("cuMemAlloc");
 
@@ -29,7 +29,7 @@ fn thing(key: u64) -> Entering<'static> {
         bytes: key * 10,
         site: ALLOC,
         nth: key,
-        path: b"",
+        path: Named::Path(b""),
         caller: b"libtorch.so",
     }
 }
@@ -41,7 +41,7 @@ fn the_ledger_names_what_exists() {
         assert!(attached.enter(&thing(key)));
     }
     let taken = attached.take(Kind::DeviceMemory, 2).unwrap();
-    assert_eq!(taken.bytes, 20);
+    assert_eq!(attached.bytes(taken), 20);
     assert!(attached.take(Kind::DeviceMemory, 2).is_none());
     assert!(shared.ledger().entries[1].is_ending);
     attached.end(taken);
@@ -100,7 +100,7 @@ fn of_many_threads_that_end_one_thing_one_does() {
     let ended = AtomicUsize::new(0);
     let end = |key| {
         if let Some(taken) = attached.take(Kind::DeviceMemory, key) {
-            assert_eq!(taken.bytes, key * 10, "another thing was taken");
+            assert_eq!(attached.bytes(taken), key * 10, "another thing was taken");
             ended.fetch_add(1, Ordering::Relaxed);
             attached.end(taken);
         } else {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use spillproof_faults::{
-    AttachError, Attached, Call, Entering, Facts, Kind, MAX_RECEIPTS, Options, Plan, Recorded,
-    Shared, SharedError, SiteId, SpellingId,
+    AttachError, Attached, Call, Entering, Facts, Kind, MAX_RECEIPTS, Named, Options, Plan,
+    Recorded, Shared, SharedError, SiteId, SpellingId,
 };
 
 const PWRITE: SiteId = SiteId::named("pwrite");
@@ -57,7 +57,7 @@ fn thing(key: u64) -> Entering<'static> {
         bytes: key * 10,
         site: ALLOC,
         nth: key,
-        path: b"",
+        path: Named::Path(b""),
         caller: b"libtorch.so",
     }
 }

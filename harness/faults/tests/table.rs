@@ -271,7 +271,7 @@ fn arguments(site: &Site) -> Vec<u8> {
         } => all.extend([Some(first_arg), last_arg].into_iter().flatten()),
     }
     match site.effect {
-        Effect::Nothing | Effect::Opens | Effect::Maps => {}
+        Effect::Nothing | Effect::Opens | Effect::Maps | Effect::Names => {}
         Effect::Duplicates | Effect::DuplicatesByCommand => all.push(0),
         Effect::Makes { key, .. } | Effect::Ends { key, .. } => match key {
             Key::Returned => {}

@@ -5,18 +5,52 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::sync::OnceLock;
 
-use spillproof_faults::{Attached, FAULTS_VARIABLE, NOT_ATTACHED_STATUS};
+use spillproof_faults::{Attached, FAULTS_VARIABLE, NOT_ATTACHED_STATUS, SPELLING_COUNT};
 
+use crate::brief::{BRIEFS, Brief};
+use crate::caller::Table;
 use crate::leaving::exit_group;
-use crate::real;
+use crate::real::{self, Functions};
 use crate::text::Text;
 
-static SHARED: OnceLock<Attached> = OnceLock::new();
+static JOINED: Joined = Joined {
+    shared: OnceLock::new(),
+    functions: Functions::unknown(),
+    briefs: BRIEFS,
+    callers: Table::empty(),
+};
+
+/// Together, so that a call looks at few pages: after a system call each has to be found anew.
+#[repr(C, align(4096))]
+struct Joined {
+    shared: OnceLock<Attached>,
+    functions: Functions,
+    briefs: [Brief; SPELLING_COUNT],
+    callers: Table,
+}
 
 /// The memory shared with the harness; `None` before the process has joined.
 #[inline]
 pub(crate) fn shared() -> Option<&'static Attached> {
-    SHARED.get()
+    JOINED.shared.get()
+}
+
+/// The functions behind the wrappers.
+#[inline]
+pub(crate) fn functions() -> &'static Functions {
+    &JOINED.functions
+}
+
+/// What the spellings are.
+#[inline]
+pub(crate) fn briefs() -> &'static [Brief; SPELLING_COUNT] {
+    &JOINED.briefs
+}
+
+/// The libraries that have called.
+#[inline]
+pub(crate) fn callers() -> &'static Table {
+    &JOINED.callers
 }
 
 /// Run by the loader when it has bound this library, with the program's arguments.
@@ -39,7 +73,7 @@ extern "C" fn start(_: c_int, _: *const *const c_char, environment: *const *cons
         Ok(attached) => {
             attached.attach();
             // The loader runs this once.
-            let _ = SHARED.set(attached);
+            let _ = JOINED.shared.set(attached);
         }
         Err(error) => {
             let mut text = Formatted(Text::of(path.to_bytes()).and(b": "));

@@ -5,7 +5,6 @@ use std::mem::transmute;
 
 use spillproof_faults::{Failure, MAX_ARITY, Short, Site, SiteId, Size, SpellingId};
 
-use crate::real::Export;
 use crate::system_call;
 use crate::trampoline::ARGUMENT_REGISTERS;
 
@@ -32,6 +31,8 @@ const F_GETFL: usize = 3;
 /// Most pieces of one call (`IOV_MAX`).
 pub(crate) const MAX_PIECES: usize = 1024;
 
+pub(crate) type Arguments = [usize; MAX_ARITY];
+
 type Function = unsafe extern "C-unwind" fn(
     usize,
     usize,
@@ -44,25 +45,25 @@ type Function = unsafe extern "C-unwind" fn(
     usize,
 ) -> usize;
 
-/// A call that a wrapper received.
-#[derive(Debug, Clone)]
+/// A call that a wrapper received. Its arguments stay where the wrapper has put them: to copy words that were just written means to wait until
+/// they have left for the cache.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
-    /// What the wrapper is called.
-    wrapped: SpellingId,
-    /// What it means: another one for `syscall`.
+    /// What the call means: for `syscall` another function than the wrapper's.
     meaning: SpellingId,
     id: SiteId,
     site: &'static Site,
-    /// A `syscall`'s number; its arguments follow in `arguments` as those of the site it means.
-    number: Option<usize>,
-    arguments: [usize; MAX_ARITY],
+    registers: *const usize,
+    stack: *const usize,
+    /// Whether it is a `syscall`, whose number stands before the arguments of the site that it means.
+    has_number: bool,
     /// The address that the call returns to.
     pub(crate) caller: usize,
 }
 
 impl Call {
     /// # Safety
-    /// The pointers must be to the argument registers and the stack words of a call of that spelling.
+    /// The pointers must be to the argument registers and the stack words of a call of that spelling, and outlive the value.
     #[inline]
     pub(crate) unsafe fn read(
         spelling: SpellingId,
@@ -71,25 +72,13 @@ impl Call {
         caller: usize,
     ) -> Call {
         let id = spelling.site();
-        let site = id.site();
-        // SAFETY: registers were all saved; a function of that many arguments has the rest of them on the stack.
-        let argument = |index: usize| unsafe {
-            if index < ARGUMENT_REGISTERS {
-                // One by one, as they were saved: two at a time would have to wait until the saved words left for the cache.
-                registers.add(index).read_volatile()
-            } else if index < usize::from(site.arity) {
-                *stack.add(index - ARGUMENT_REGISTERS)
-            } else {
-                0
-            }
-        };
         Call {
-            wrapped: spelling,
             meaning: spelling,
             id,
-            site,
-            number: None,
-            arguments: std::array::from_fn(argument),
+            site: id.site(),
+            registers,
+            stack,
+            has_number: false,
             caller,
         }
     }
@@ -97,12 +86,13 @@ impl Call {
     /// Takes a `syscall` for what it means.
     #[cold]
     pub(crate) fn unwrap_raw(&mut self) {
-        let number = self.arguments[0];
-        self.number = Some(number);
-        self.arguments.rotate_left(1);
-        self.meaning = system_call::meaning(number).unwrap_or(self.wrapped);
-        self.id = self.meaning.site();
-        self.site = self.id.site();
+        let number = self.argument(0);
+        self.has_number = true;
+        if let Some(meaning) = system_call::meaning(number) {
+            self.meaning = meaning;
+            self.id = meaning.site();
+            self.site = self.id.site();
+        }
     }
 
     /// The function that the call means.
@@ -143,18 +133,36 @@ impl Call {
 
     /// How it fails: `syscall` in its own way, whatever it means.
     pub(crate) fn failure(&self) -> Failure {
-        match self.number {
-            Some(_) => Failure::RawSyscall,
-            None => self.site.failure,
+        match self.has_number {
+            true => Failure::RawSyscall,
+            false => self.site.failure,
         }
     }
 
     #[inline]
     pub(crate) fn argument(&self, index: u8) -> usize {
-        self.arguments
-            .get(usize::from(index))
-            .copied()
-            .unwrap_or_default()
+        let place = usize::from(index) + usize::from(self.has_number);
+        // SAFETY: registers were all saved; a function of that many arguments has the rest of them on the stack.
+        unsafe {
+            if place < ARGUMENT_REGISTERS {
+                *self.registers.add(place)
+            } else if index < self.site.arity {
+                *self.stack.add(place - ARGUMENT_REGISTERS)
+            } else {
+                0
+            }
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn arguments(&self) -> Arguments {
+        std::array::from_fn(|index| self.argument(index as u8))
+    }
+
+    /// The number of a `syscall`.
+    pub(crate) fn number(&self) -> Option<usize> {
+        // SAFETY: registers were all saved.
+        self.has_number.then(|| unsafe { *self.registers })
     }
 
     /// An argument of type `int`.
@@ -163,40 +171,44 @@ impl Call {
         self.argument(index) as i32
     }
 
-    /// The function behind the wrapper.
+    /// Whether all arguments are in registers, and mean what they say.
     #[inline]
-    pub(crate) fn real(&self) -> Option<usize> {
-        Export::from(self.wrapped).real()
+    pub(crate) fn is_in_registers(&self) -> bool {
+        !self.has_number && usize::from(self.site.arity) <= ARGUMENT_REGISTERS
     }
 
-    /// Calls it.
+    /// Calls it with these arguments.
     ///
     /// # Safety
     /// The arguments must be those that the wrapper received, or lawful ones in their place.
-    #[inline]
-    pub(crate) unsafe fn make(&self, real: usize) -> usize {
-        let [a, b, c, d, e, f, g, h, i] = self.arguments;
+    pub(crate) unsafe fn make(&self, real: usize, arguments: &Arguments) -> usize {
+        let [a, b, c, d, e, f, g, h, i] = *arguments;
         // SAFETY: the address is that of the function whose arguments these are; further ones are in registers and stack words
         // that it does not look at.
         unsafe {
             let function: Function = transmute(real);
-            match self.number {
+            match self.number() {
                 None => function(a, b, c, d, e, f, g, h, i),
                 Some(number) => function(number, a, b, c, d, e, f, g, h),
             }
         }
     }
 
-    /// Makes it a call for at most so many bytes.
+    /// The arguments of a call for at most so many bytes.
     ///
     /// # Safety
     /// The arguments must be lawful; the call must be made before `pieces` is gone.
-    pub(crate) unsafe fn shorten(&mut self, bytes: u64, pieces: &mut [Piece; MAX_PIECES]) {
+    pub(crate) unsafe fn shortened(
+        &self,
+        bytes: u64,
+        pieces: &mut [Piece; MAX_PIECES],
+    ) -> Arguments {
+        let mut arguments = self.arguments();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         match self.site().short {
             Short::None => {}
             Short::Count { size_arg } => {
-                let size = &mut self.arguments[usize::from(size_arg)];
+                let size = &mut arguments[usize::from(size_arg)];
                 *size = bytes.min(*size);
             }
             Short::Vector { iov_arg, count_arg } => {
@@ -214,10 +226,11 @@ impl Call {
                         break;
                     }
                 }
-                self.arguments[usize::from(iov_arg)] = pieces.as_ptr() as usize;
-                self.arguments[usize::from(count_arg)] = count;
+                arguments[usize::from(iov_arg)] = pieces.as_ptr() as usize;
+                arguments[usize::from(count_arg)] = count;
             }
         }
+        arguments
     }
 
     /// The bytes it is about, as far as known; what an argument points at is read.

@@ -7,16 +7,21 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use crate::attach::callers;
 use crate::maps;
 
 /// Longest name that is told; longer ones are cut.
 pub(crate) const NAME_BYTES: usize = 64;
 const RANGES: usize = 256;
 
-static TABLE: [Range; RANGES] = [const { Range::free() }; RANGES];
-static USED: AtomicUsize = AtomicUsize::new(0);
-/// The row that was right last: mostly it is again.
-static LAST: AtomicUsize = AtomicUsize::new(0);
+/// What was found.
+#[repr(C)]
+pub(crate) struct Table {
+    /// The row that was right last: mostly it is again.
+    last: AtomicUsize,
+    used: AtomicUsize,
+    rows: [Range; RANGES],
+}
 
 struct Range {
     is_whole: AtomicU8,
@@ -38,6 +43,16 @@ pub(crate) enum Name {
         /// How many of them there are.
         length: usize,
     },
+}
+
+impl Table {
+    pub(crate) const fn empty() -> Table {
+        Table {
+            last: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+            rows: [const { Range::free() }; RANGES],
+        }
+    }
 }
 
 impl Name {
@@ -84,14 +99,20 @@ impl Range {
 }
 
 /// The file name of the library (or the program) at an address; empty for memory of no file.
+#[inline]
 pub(crate) fn library_at(address: usize) -> Name {
-    let last = &TABLE[LAST.load(Ordering::Relaxed).min(RANGES - 1)];
-    if last.holds(address) {
-        return last.name();
+    let last = &callers().rows[callers().last.load(Ordering::Relaxed).min(RANGES - 1)];
+    match last.holds(address) {
+        true => last.name(),
+        false => look_up(address),
     }
-    let used = &TABLE[..USED.load(Ordering::Acquire).min(RANGES)];
+}
+
+#[cold]
+fn look_up(address: usize) -> Name {
+    let used = &callers().rows[..callers().used.load(Ordering::Acquire).min(RANGES)];
     if let Some(index) = used.iter().position(|range| range.holds(address)) {
-        LAST.store(index, Ordering::Relaxed);
+        callers().last.store(index, Ordering::Relaxed);
         return used[index].name();
     }
     let found = maps::find(address, |range, path| {
@@ -100,8 +121,8 @@ pub(crate) fn library_at(address: usize) -> Name {
     let Some((start, end, (bytes, length))) = found else {
         return Name::Kept(b"");
     };
-    let index = USED.fetch_add(1, Ordering::AcqRel);
-    if let Some(range) = TABLE.get(index) {
+    let index = callers().used.fetch_add(1, Ordering::AcqRel);
+    if let Some(range) = callers().rows.get(index) {
         range.start.store(start, Ordering::Relaxed);
         range.end.store(end, Ordering::Relaxed);
         range.name_bytes.store(length, Ordering::Relaxed);

@@ -12,72 +12,212 @@ use spillproof_faults::{
     SpellingId, Taken, Target,
 };
 
-use crate::attach::shared;
-use crate::call::{Call, MAX_PIECES, Piece};
+use crate::attach::{briefs, shared};
+use crate::brief::Brief;
+use crate::call::{Arguments, Call, MAX_PIECES, Piece};
 use crate::caller::{self, Name};
 use crate::guard::Thread;
-use crate::target::{self, Inside, Paths};
-use crate::{effect, errno, outcome};
+use crate::real::Export;
+use crate::target::{self, Inside, Paths, Plain};
+use crate::trampoline::ARGUMENT_REGISTERS;
+use crate::{effect, errno, outcome, short, system_call};
 
-/// Called by every wrapper: the result of the call.
+/// What a wrapper is to do. In the second register of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum How {
+    /// To go to the address, and not to come back.
+    Pass,
+    /// To call the address, and to tell the result.
+    Call,
+    /// To return the address, which is a result.
+    Done,
+}
+
+/// What a wrapper is to do, and with what.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Way {
+    address: usize,
+    how: How,
+}
+
+/// What a wrapper keeps on the stack: words, which are read as they were written. To move several at a time would mean to wait until they have
+/// left for the cache.
+#[repr(C, align(16))]
+pub(crate) struct Frame {
+    /// The first of the call's arguments.
+    registers: [usize; ARGUMENT_REGISTERS],
+    // The rest only of calls that the wrapper is to tell the result of.
+    pub(crate) shared: &'static Attached,
+    pub(crate) caller: usize,
+    /// Of what goes the long way, nothing but the site.
+    pub(crate) brief: Brief,
+    /// 0 where the call does not count.
+    pub(crate) nth: u64,
+    pub(crate) taken: Option<Taken>,
+    /// What the call opens. It points into the arguments, which outlive the call.
+    pub(crate) name: Option<Plain<'static>>,
+    /// Of what goes the long way.
+    spelling: SpellingId,
+    stack: *const usize,
+}
+
+impl Frame {
+    #[inline]
+    pub(crate) fn argument(&self, index: u8) -> usize {
+        self.registers[usize::from(index) % ARGUMENT_REGISTERS]
+    }
+}
+
+/// Called by every wrapper, before the call.
 ///
 /// # Safety
-/// As [`Call::read`]; the arguments must be lawful for the function of that spelling.
-pub(crate) unsafe extern "C-unwind" fn dispatch(
+/// As [`Call::read`]; the arguments must be lawful for the function of that spelling, and the frame one in which the registers are.
+pub(crate) unsafe extern "C-unwind" fn before(
     spelling: u32,
-    registers: *const usize,
+    frame: *mut Frame,
     stack: *const usize,
     caller: usize,
-) -> usize {
+) -> Way {
+    let spelling = SpellingId(spelling as u16);
+    let Some(real) = Export::from(spelling).real() else {
+        return missing(spelling);
+    };
+    let Some(shared) = shared() else {
+        return Way {
+            address: real,
+            how: How::Pass,
+        };
+    };
     // SAFETY: the wrapper saved the registers, and the arguments are those of its caller.
     unsafe {
-        let mut call = Call::read(SpellingId(spelling as u16), registers, stack, caller);
-        if call.is_raw() {
-            call.unwrap_raw();
-        }
-        let Some(real) = call.real() else {
-            return outcome::missing(call.failure());
-        };
-        match shared() {
-            Some(shared) if !call.is_foreign() && !call.is_question() => watch(shared, &call, real),
-            _ => call.make(real),
+        let brief = briefs()[usize::from(spelling.0)];
+        match short::before(shared, brief, frame, caller) {
+            Some(how) => Way { address: real, how },
+            None => watch(shared, spelling, frame, stack, caller, real),
         }
     }
 }
 
+/// Called by a wrapper that was told to, with what the call returned; that is the result.
+///
 /// # Safety
-/// As [`dispatch`].
-#[inline]
-unsafe fn watch(shared: &Attached, call: &Call, real: usize) -> usize {
+/// The frame must be the one of [`before`] for the same call.
+pub(crate) unsafe extern "C-unwind" fn after(frame: *mut Frame, result: usize) -> usize {
+    // SAFETY: `before` has filled it; the call has returned that result.
+    unsafe {
+        match (*frame).brief.effect {
+            0 => watched(&*frame, result),
+            _ => short::after(&*frame, result),
+        }
+    }
+    result
+}
+
+#[cold]
+fn missing(spelling: SpellingId) -> Way {
+    Way {
+        address: outcome::missing(spelling.site().site().failure),
+        how: How::Done,
+    }
+}
+
+/// The long way behind the call.
+///
+/// # Safety
+/// [`watch`] must have filled the frame for the same call, which has returned that result.
+#[inline(never)]
+unsafe fn watched(frame: &Frame, result: usize) {
+    // SAFETY: as above.
+    unsafe {
+        let registers = frame.registers.as_ptr();
+        let call = Call::read(frame.spelling, registers, frame.stack, frame.caller);
+        let nth = (frame.nth != 0).then_some(frame.nth);
+        conclude(frame.shared, &call, result, nth, frame.name, frame.taken);
+    }
+}
+
+/// # Safety
+/// As [`before`].
+#[inline(never)]
+unsafe fn watch(
+    shared: &'static Attached,
+    spelling: SpellingId,
+    frame: *mut Frame,
+    stack: *const usize,
+    caller: usize,
+    real: usize,
+) -> Way {
+    let way = |how, address| Way { address, how };
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
+        let registers = (&raw const (*frame).registers).cast();
+        let mut call = Call::read(spelling, registers, stack, caller);
+        if call.is_raw() {
+            call.unwrap_raw();
+        }
+        if call.number().is_some_and(system_call::makes_link) {
+            let result = call.make(real, &call.arguments());
+            shared.give_name();
+            return way(How::Done, result);
+        }
+        if call.is_foreign() || call.is_question() {
+            return way(How::Pass, real);
+        }
+        // Not entered: a signal handler disturbs nothing here, and its calls are calls.
         let thread = Thread::own();
-        let Some(busy) = thread.enter() else {
-            return call.make(real);
-        };
-        let rules = shared.rules(call.id());
-        if !rules.is_empty() || shared.is_recording() {
-            drop(busy);
-            return watch_closely(shared, thread, call, real, rules);
+        if thread.is_busy() {
+            return way(How::Pass, real);
         }
-        let inside = target::inside(call, shared);
-        let nth = match inside {
-            Inside::No => None,
-            Inside::Yes | Inside::Named(_) => Some(shared.count(call.meaning())),
-        };
-        if call.site().effect == Effect::Nothing {
-            drop(busy);
-            return call.make(real);
+        let id = call.id();
+        if !shared.is_quiet(id) {
+            let result = watch_closely(shared, thread, &call, real, shared.rules(id));
+            return way(How::Done, result);
         }
-        let taken = effect::begin(shared, call);
-        drop(busy);
-        let result = call.make(real);
-        let name = match inside {
-            Inside::Named(relative) if !target::is_nameless(call) => Some(relative),
-            Inside::No | Inside::Yes | Inside::Named(_) => None,
+        let effect = call.site().effect;
+        let mut name = None;
+        let is_counted = match target::inside(&call, shared) {
+            Inside::No => false,
+            Inside::Yes => true,
+            Inside::Named(named) => {
+                name = Some(named);
+                named.is_inside()
+            }
         };
-        conclude(shared, thread, call, result, nth, name, taken);
-        result
+        let nth = match is_counted {
+            true => shared.count(call.meaning()),
+            false => 0,
+        };
+        if effect == Effect::Nothing {
+            return way(How::Pass, real);
+        }
+        let taken = effect::begin(shared, &call);
+        if target::is_nameless(&call) {
+            name = None;
+        }
+        if !call.is_in_registers() {
+            let result = call.make(real, &call.arguments());
+            conclude(
+                shared,
+                &call,
+                result,
+                (nth != 0).then_some(nth),
+                name,
+                taken,
+            );
+            return way(How::Done, result);
+        }
+        let frame = &mut *frame;
+        frame.shared = shared;
+        frame.caller = caller;
+        frame.brief = Brief::long(id);
+        frame.nth = nth;
+        frame.taken = taken;
+        frame.name = name;
+        frame.spelling = spelling;
+        frame.stack = stack;
+        way(How::Call, real)
     }
 }
 
@@ -97,16 +237,17 @@ unsafe fn watch_closely(
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
         let Some((decision, nth)) = decide(shared, thread, call, rules) else {
-            return call.make(real);
+            return call.make(real, &call.arguments());
         };
         wait(decision.delay_before);
         raise(decision.signals_before);
         let result = match decision.outcome {
             Outcome::Fail(_) => None,
-            Outcome::Proceed | Outcome::FailAfter(_) => Some(make(shared, thread, call, real, nth)),
-            Outcome::Short { bytes } => {
-                Some(make_short(shared, thread, call.clone(), real, nth, bytes))
+            Outcome::Proceed | Outcome::FailAfter(_) => {
+                let arguments = call.arguments();
+                Some(make(shared, thread, call, &arguments, real, nth))
             }
+            Outcome::Short { bytes } => Some(make_short(shared, thread, call, real, nth, bytes)),
         };
         let errno = errno::get();
         wait(decision.delay_after);
@@ -128,14 +269,17 @@ unsafe fn make(
     shared: &Attached,
     thread: Thread,
     call: &Call,
+    arguments: &Arguments,
     real: usize,
     nth: Option<u64>,
 ) -> usize {
     // SAFETY: the arguments are the caller's, and lawful.
     unsafe {
         let taken = thread.enter().and_then(|_busy| effect::begin(shared, call));
-        let result = call.make(real);
-        conclude(shared, thread, call, result, nth, None, taken);
+        let result = call.make(real, arguments);
+        if let Some(_busy) = thread.enter() {
+            conclude(shared, call, result, nth, None, taken);
+        }
         result
     }
 }
@@ -148,7 +292,7 @@ unsafe fn make(
 unsafe fn make_short(
     shared: &Attached,
     thread: Thread,
-    mut call: Call,
+    call: &Call,
     real: usize,
     nth: Option<u64>,
     bytes: u64,
@@ -156,8 +300,8 @@ unsafe fn make_short(
     let mut pieces = [Piece::NONE; MAX_PIECES];
     // SAFETY: the arguments are the caller's, and lawful; the pieces outlive the call.
     unsafe {
-        call.shorten(bytes, &mut pieces);
-        make(shared, thread, &call, real, nth)
+        let arguments = call.shortened(bytes, &mut pieces);
+        make(shared, thread, call, &arguments, real, nth)
     }
 }
 
@@ -216,22 +360,19 @@ unsafe fn decide(
     Some((decision, nth))
 }
 
-/// Brings the ledger up to date with a result. `name` is the path in the scope of what the call opens, where that is known.
+/// Brings the ledger up to date with a result. `name` is that of what the call opens, where it means what it says.
 ///
 /// # Safety
 /// As [`dispatch`]; the call must have returned that result.
+#[inline]
 unsafe fn conclude(
     shared: &Attached,
-    thread: Thread,
     call: &Call,
     result: usize,
     nth: Option<u64>,
-    name: Option<&[u8]>,
+    name: Option<Plain<'_>>,
     taken: Option<Taken>,
 ) {
-    let Some(_busy) = thread.enter() else {
-        return;
-    };
     if !outcome::is_failed(call.failure(), result) {
         effect::end(shared, taken);
         // SAFETY: the call succeeded, and its arguments are lawful.

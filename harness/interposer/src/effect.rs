@@ -4,11 +4,14 @@
 //! call that failed puts it back.
 #![allow(unsafe_code)]
 
-use spillproof_faults::{Attached, Effect, Entering, Key, Kind, Taken};
+use spillproof_faults::{Attached, Effect, Entering, Key, Kind, Named, Taken};
 
 use crate::call::Call;
 use crate::caller;
+use crate::descriptor::Opened;
+use crate::names::{Moment, Name};
 use crate::path::PathText;
+use crate::target::Plain;
 use crate::{descriptor, mapping, target};
 
 /// `CLOSE_RANGE_CLOEXEC`: the descriptors stay open until the process becomes another.
@@ -79,7 +82,8 @@ fn begin_others(shared: &Attached, call: &Call) -> Option<Taken> {
         | Effect::Opens
         | Effect::Closes(_)
         | Effect::Duplicates
-        | Effect::DuplicatesByCommand => None,
+        | Effect::DuplicatesByCommand
+        | Effect::Names => None,
     }
 }
 
@@ -92,7 +96,7 @@ pub(crate) unsafe fn finish(
     call: &Call,
     result: usize,
     nth: Option<u64>,
-    name: Option<&[u8]>,
+    name: Option<Plain<'_>>,
 ) {
     // As in `begin`.
     let effect = call.site().effect;
@@ -103,7 +107,7 @@ pub(crate) unsafe fn finish(
         // SAFETY: as above.
         if let (Some(key), Some(nth)) = (unsafe { key_of(call, key, result) }, nth) {
             // SAFETY: as above.
-            unsafe { enter_at(shared, call, kind, key, nth, b"") };
+            unsafe { enter_at(shared, call, kind, key, nth, Named::Path(b"")) };
         }
         return;
     }
@@ -129,11 +133,11 @@ unsafe fn finish_others(shared: &Attached, call: &Call, result: usize, nth: Opti
         Effect::Maps => {
             if let Some(nth) = nth {
                 mapping::add(result, call.argument(1));
-                let file = call.descriptor(4);
                 // SAFETY: as above.
-                unsafe { enter_file(shared, call, Kind::FileMapping, result as u64, nth, file) };
+                unsafe { map(shared, call, result as u64, nth) };
             }
         }
+        Effect::Names => shared.give_name(),
         Effect::Nothing
         | Effect::Makes { .. }
         | Effect::Ends { .. }
@@ -164,29 +168,68 @@ pub(crate) fn restore(shared: &Attached, call: &Call, taken: Taken) {
         | Effect::ClosesRange { .. }
         | Effect::DuplicatesByCommand
         | Effect::Maps
-        | Effect::Unmaps { .. } => {}
+        | Effect::Unmaps { .. }
+        | Effect::Names => {}
     }
 }
 
-fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>, name: Option<&[u8]>) {
+fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>, name: Option<Plain<'_>>) {
     let number = result as i32;
-    // Closed unseen, inside libc, if it is still there.
-    end(shared, close(shared, number));
+    let name = match call.site().effect {
+        // SAFETY: the arguments are lawful.
+        Effect::Opens => name.or_else(|| unsafe { target::plain_name(call, shared) }),
+        _ => None,
+    };
+    opened(shared, number, nth.is_some(), name);
     let Some(nth) = nth else {
         return;
     };
     let key = u64::from(number.unsigned_abs());
-    descriptor::mark(number, true);
-    let name = match call.site().effect {
-        // SAFETY: the arguments are lawful.
-        Effect::Opens => name.or_else(|| unsafe { target::plain_path(call, shared) }),
-        _ => None,
-    };
     // SAFETY: a descriptor has no size, so no argument is looked at.
     unsafe {
-        match name {
-            Some(name) => enter_at(shared, call, Kind::Descriptor, key, nth, name),
+        match name.and_then(Plain::relative) {
+            Some(path) => {
+                enter_at(shared, call, Kind::Descriptor, key, nth, Named::Path(path));
+            }
             None => enter_file(shared, call, Kind::Descriptor, key, nth, number),
+        }
+    }
+}
+
+/// Remembers a descriptor that was opened.
+#[inline(always)]
+pub(crate) fn opened(shared: &Attached, number: i32, is_entered: bool, name: Option<Plain<'_>>) {
+    // Closed unseen, inside libc, if it is still there.
+    if descriptor::is_entered(number) {
+        end(shared, close(shared, number));
+    }
+    // A child's descriptors are not its parent's, and this memory may be both's.
+    let name = match name {
+        Some(name) if shared.has_own_memory() => Some((Name::of(name.whole()), name.is_inside())),
+        _ => None,
+    };
+    descriptor::open(number, Opened { is_entered, name });
+}
+
+/// Enters a mapping of the file behind a descriptor.
+///
+/// # Safety
+/// As [`finish`].
+unsafe fn map(shared: &Attached, call: &Call, address: u64, nth: u64) {
+    let number = call.descriptor(4);
+    let (kind, key) = (Kind::FileMapping, address);
+    let is_named = descriptor::is_marked(number)
+        && shared.has_own_memory()
+        && descriptor::is_called(number, Moment::now(shared));
+    let row = match is_named {
+        true => shared.find(Kind::Descriptor, u64::from(number.unsigned_abs())),
+        false => None,
+    };
+    // SAFETY: as above.
+    unsafe {
+        match row {
+            Some(row) => enter_at(shared, call, kind, key, nth, Named::AsIn(row)),
+            None => enter_file(shared, call, kind, key, nth, number),
         }
     }
 }
@@ -198,15 +241,23 @@ fn open(shared: &Attached, call: &Call, result: usize, nth: Option<u64>, name: O
 #[inline(never)]
 unsafe fn enter_file(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, number: i32) {
     let mut path = PathText::new();
-    path.set_descriptor(number);
+    target::ask(number, shared, &mut path);
     let relative = shared.scope(path.as_bytes()).map(|path| path.relative);
+    let path = Named::Path(relative.unwrap_or_default());
     // SAFETY: as above.
-    unsafe { enter_at(shared, call, kind, key, nth, relative.unwrap_or_default()) };
+    unsafe { enter_at(shared, call, kind, key, nth, path) };
 }
 
 /// # Safety
 /// As [`finish`].
-unsafe fn enter_at(shared: &Attached, call: &Call, kind: Kind, key: u64, nth: u64, path: &[u8]) {
+unsafe fn enter_at(
+    shared: &Attached,
+    call: &Call,
+    kind: Kind,
+    key: u64,
+    nth: u64,
+    path: Named<'_>,
+) {
     shared.enter(&Entering {
         kind,
         key,

@@ -2,8 +2,26 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::{asm, global_asm};
 use std::cell::Cell;
 
+// A word of the thread at a place that the loader fixes once, as it can for what is there from the start: for libraries that may come later,
+// compilers call a function for each look at such a word.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".pushsection .tbss.spillproof_busy, \"awT\", @nobits",
+    ".p2align 3",
+    ".globl spillproof_busy",
+    ".hidden spillproof_busy",
+    ".type spillproof_busy, @object",
+    ".size spillproof_busy, 8",
+    "spillproof_busy:",
+    ".zero 8",
+    ".popsection",
+);
+
+#[cfg(not(target_arch = "x86_64"))]
 thread_local! {
     // Without a destructor and of constant value, so it is a plain word of the thread.
     static BUSY: Cell<bool> = const { Cell::new(false) };
@@ -22,7 +40,25 @@ pub(crate) struct Busy {
 }
 
 impl Thread {
-    /// Looked up once for each call: that costs as much as all the rest here.
+    /// Looked up once for each call.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn own() -> Thread {
+        let word: *const Cell<bool>;
+        // SAFETY: the first word of the thread's block is its own address, and the loader has filled in how far the word is from there.
+        unsafe {
+            asm!(
+                "mov {word}, qword ptr fs:[0]",
+                "add {word}, qword ptr [rip + spillproof_busy@GOTTPOFF]",
+                word = out(reg) word,
+                options(pure, readonly, nostack),
+            );
+        }
+        Thread { word }
+    }
+
+    /// Looked up once for each call.
+    #[cfg(not(target_arch = "x86_64"))]
     #[inline]
     pub(crate) fn own() -> Thread {
         BUSY.with(|busy| Thread { word: busy })
@@ -32,6 +68,12 @@ impl Thread {
     #[inline]
     pub(crate) fn enter(self) -> Option<Busy> {
         (!self.word().replace(true)).then_some(Busy { thread: self })
+    }
+
+    /// Whether the thread works for the interposer already.
+    #[inline]
+    pub(crate) fn is_busy(self) -> bool {
+        self.word().get()
     }
 
     #[inline]

@@ -17,6 +17,7 @@
 //! # What it does not see
 //! - System calls made without libc: static programs, io_uring, rustix's default backend; and those that libc makes inside itself, such as
 //!   the `open` in `fopen`. What `fclose` and `closedir` close is seen (`inner`), what they flush is not.
+//! - Who gives names to files from outside the subject. What was known of a name is believed for 68 ms at most (`names`).
 //! - Calls from constructors of libraries that the loader runs before this one's.
 //! - A symbolic link that leads into the scope from outside it, by name; what is opened by it is known by its descriptor.
 //! - What a program loses when it becomes another by `exec`: the ledger keeps the rows, which are told by their age (`LedgerView::held_by`).
@@ -27,6 +28,7 @@
 //! refuse with EFAULT ends the process here. Null is taken everywhere.
 
 mod attach;
+mod brief;
 mod call;
 mod caller;
 mod descriptor;
@@ -37,14 +39,17 @@ mod errno;
 mod guard;
 mod inner;
 mod leaving;
+mod linking;
 mod lookup;
 mod mapping;
 mod maps;
+mod names;
 mod outcome;
 mod path;
 mod raw;
 mod real;
 mod sharing;
+mod short;
 mod system_call;
 mod target;
 mod text;

@@ -17,6 +17,7 @@ const DELETED: &[u8] = b" (deleted)";
 pub(crate) struct PathText {
     bytes: [u8; CAPACITY_BYTES],
     length: usize,
+    is_deleted: bool,
 }
 
 impl PathText {
@@ -24,7 +25,13 @@ impl PathText {
         PathText {
             bytes: [0; CAPACITY_BYTES],
             length: 0,
+            is_deleted: false,
         }
+    }
+
+    /// Whether the kernel called it the name of a file that is gone.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -88,6 +95,7 @@ impl PathText {
         let name = &self.bytes[..length];
         let is_root = name == b"/";
         self.length = length_of_file(name);
+        self.is_deleted = self.length < name.len();
         is_root || self.length > 0
     }
 

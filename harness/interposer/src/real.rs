@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use spillproof_faults::{Library, SPELLING_COUNT, SpellingId};
 
+use crate::attach::functions;
 use crate::elf::Object;
 use crate::errno;
 use crate::inner::{closedir, fclose};
 use crate::leaving::{_Exit, _exit, execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
+use crate::linking::{symlink, symlinkat};
 use crate::lookup::{cuGetProcAddress, cuGetProcAddress_v2, dlsym, dlvsym};
 use crate::sharing::{clone, vfork};
 use crate::trampoline::wrapper;
 
 /// The wrappers that are no sites.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 18] = [
     "dlsym",
     "dlvsym",
     "cuGetProcAddress",
@@ -36,6 +38,8 @@ const OTHERS: [&str; 16] = [
     "posix_spawnp",
     "vfork",
     "clone",
+    "symlink",
+    "symlinkat",
 ];
 const EXPORTS: usize = SPELLING_COUNT + OTHERS.len();
 const DLSYM_EXPORT: Export = Export(SPELLING_COUNT);
@@ -68,9 +72,20 @@ pub(crate) const SPAWNP: Export = Export(SPELLING_COUNT + 13);
 pub(crate) const VFORK: Export = Export(SPELLING_COUNT + 14);
 /// `clone`.
 pub(crate) const CLONE: Export = Export(SPELLING_COUNT + 15);
+/// `symlink`.
+pub(crate) const SYMLINK: Export = Export(SPELLING_COUNT + 16);
+/// `symlinkat`.
+pub(crate) const SYMLINKAT: Export = Export(SPELLING_COUNT + 17);
 
 /// The real function of each export but `dlsym` and `dlvsym`; 0 while it is not known.
-static FUNCTIONS: [AtomicUsize; EXPORTS] = [const { AtomicUsize::new(0) }; EXPORTS];
+#[derive(Debug)]
+pub(crate) struct Functions([AtomicUsize; EXPORTS]);
+
+impl Functions {
+    pub(crate) const fn unknown() -> Functions {
+        Functions([const { AtomicUsize::new(0) }; EXPORTS])
+    }
+}
 
 /// libc's own `dlsym`. The assembly of the wrapper jumps through it.
 pub(crate) static DLSYM: AtomicUsize = AtomicUsize::new(0);
@@ -135,6 +150,8 @@ impl Export {
             SPAWNP => posix_spawnp as *const () as usize,
             VFORK => vfork as *const () as usize,
             CLONE => clone as *const () as usize,
+            SYMLINK => symlink as *const () as usize,
+            SYMLINKAT => symlinkat as *const () as usize,
             Export(index) => wrapper(SpellingId(index as u16)),
         }
     }
@@ -189,7 +206,7 @@ impl Export {
         match self {
             DLSYM_EXPORT => &DLSYM,
             DLVSYM_EXPORT => &DLVSYM,
-            Export(index) => &FUNCTIONS[index],
+            Export(index) => &functions().0[index],
         }
     }
 }

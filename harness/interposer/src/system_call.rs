@@ -2,6 +2,15 @@
 
 use spillproof_faults::SpellingId;
 
+/// Whether it makes a symbolic link, which no site does.
+pub(crate) fn makes_link(number: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if number == libc::SYS_symlink as usize {
+        return true;
+    }
+    number == libc::SYS_symlinkat as usize
+}
+
 macro_rules! meanings {
     ($($(#[$condition:meta])? $number:ident $function:literal)+) => {
         /// The function that makes that system call with the same arguments.

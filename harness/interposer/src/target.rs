@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char};
 use spillproof_faults::{Attached, Effect, Target};
 
 use crate::call::Call;
+use crate::names::{Moment, Name};
 use crate::path::PathText;
 use crate::{descriptor, mapping, maps};
 
@@ -37,8 +38,19 @@ enum Place {
 pub(crate) enum Inside<'a> {
     No,
     Yes,
-    /// By a name that surely leads there; the part of it inside the scope.
-    Named(&'a [u8]),
+    /// By a name that means what it says.
+    Named(Plain<'a>),
+}
+
+impl Inside<'_> {
+    #[inline]
+    pub(crate) fn counts(self) -> bool {
+        match self {
+            Inside::No => false,
+            Inside::Yes => true,
+            Inside::Named(name) => name.is_inside(),
+        }
+    }
 }
 
 impl From<bool> for Inside<'_> {
@@ -51,12 +63,50 @@ impl From<bool> for Inside<'_> {
     }
 }
 
+/// A name that means what it says, but for links: absolute, without parts to leave out (empty, `.`, `..`), and no link to a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain<'a> {
+    whole: &'a [u8],
+    /// Where the part inside the scope begins; behind the end where there is none.
+    inside: usize,
+}
+
+impl<'a> Plain<'a> {
+    /// Nothing where it takes more to know what the name means.
+    #[inline]
+    pub(crate) fn of(whole: &'a [u8], shared: &Attached) -> Option<Plain<'a>> {
+        let inside = match plain_inside(whole, shared) {
+            Some(relative) => whole.len() - relative.len(),
+            None if is_plain(whole) => usize::MAX,
+            None => return None,
+        };
+        Some(Plain { whole, inside })
+    }
+
+    /// All of it.
+    #[inline]
+    pub(crate) fn whole(self) -> &'a [u8] {
+        self.whole
+    }
+
+    /// The part of it inside the scope.
+    #[inline]
+    pub(crate) fn relative(self) -> Option<&'a [u8]> {
+        self.whole.get(self.inside..)
+    }
+
+    #[inline]
+    pub(crate) fn is_inside(self) -> bool {
+        self.inside <= self.whole.len()
+    }
+}
+
 /// Whether a call counts.
 ///
 /// # Safety
-/// The arguments must be lawful.
+/// The arguments must be lawful. What they point at must outlive the result.
 #[inline]
-pub(crate) unsafe fn inside<'a>(call: &'a Call, shared: &Attached) -> Inside<'a> {
+pub(crate) unsafe fn inside<'a>(call: &Call, shared: &Attached) -> Inside<'a> {
     // One by one, as in `effect::begin`.
     let site = call.site();
     if site.target == Target::None {
@@ -112,7 +162,7 @@ unsafe fn is_inside(call: &Call, shared: &Attached) -> bool {
             Place::Open(number) => is_descriptor_inside(number, shared),
             // SAFETY: lawful arguments are null or terminated strings.
             Place::Named { directory, name } => unsafe {
-                !matches!(name_inside(directory, name, shared), Inside::No)
+                name_inside(directory, name, shared).counts()
             },
         }),
     }
@@ -219,14 +269,39 @@ fn is_mapping_inside(call: &Call, address_arg: u8) -> bool {
 
 #[inline]
 fn is_descriptor_inside(number: i32, shared: &Attached) -> bool {
-    number >= 0 && descriptor::known(number).unwrap_or_else(|| look_up_descriptor(number, shared))
+    number >= 0
+        && descriptor::known(number)
+            .or_else(|| known_by_name(number, shared))
+            .unwrap_or_else(|| look_up_descriptor(number, shared))
+}
+
+/// Whether a descriptor that was not used yet is open inside, by the name that opened it.
+#[inline]
+pub(crate) fn known_by_name(number: i32, shared: &Attached) -> Option<bool> {
+    match shared.has_own_memory() {
+        true => descriptor::known_by_name(number, Moment::now(shared)),
+        false => None,
+    }
+}
+
+/// Asks the kernel what a descriptor is open on. Where that is the name that opened it, the name is known to lead to itself.
+pub(crate) fn ask(number: i32, shared: &Attached, path: &mut PathText) {
+    // Before the question: what happens meanwhile is later.
+    let moment = Moment::now(shared);
+    path.set_descriptor(number);
+    if let Some(name) = descriptor::opened_by(number)
+        && !path.is_deleted()
+        && name == Name::of(path.as_bytes())
+    {
+        descriptor::called(number, name, moment);
+    }
 }
 
 #[cold]
 #[inline(never)]
 fn look_up_descriptor(number: i32, shared: &Attached) -> bool {
     let mut path = PathText::new();
-    path.set_descriptor(number);
+    ask(number, shared, &mut path);
     let is_inside = shared.scope(path.as_bytes()).is_some();
     descriptor::remember(number, is_inside);
     is_inside
@@ -241,10 +316,9 @@ unsafe fn name_inside<'a>(directory: i32, name: *const c_char, shared: &Attached
     }
     // SAFETY: not null, so a terminated string.
     unsafe {
-        let bytes = CStr::from_ptr(name).to_bytes();
-        match plain_inside(bytes, shared) {
-            Some(relative) => Inside::Named(relative),
-            None => (!is_plain(bytes) && look_up_name(directory, name, shared)).into(),
+        match Plain::of(CStr::from_ptr(name).to_bytes(), shared) {
+            Some(name) => Inside::Named(name),
+            None => look_up_name(directory, name, shared).into(),
         }
     }
 }
@@ -270,18 +344,18 @@ pub(crate) fn is_nameless(call: &Call) -> bool {
     }
 }
 
-/// The path inside the scope of the file that a call opens, where its name surely is that: asking the kernel for it takes longer than all the
-/// rest. Not of a file without a name, whose directory is named.
+/// The name of the file that a call opens, where that means what it says: asking the kernel for it takes longer than all the rest. Not of a
+/// file without a name, whose directory is named.
 ///
 /// # Safety
-/// The arguments must be lawful.
-pub(crate) unsafe fn plain_path<'a>(call: &'a Call, shared: &Attached) -> Option<&'a [u8]> {
+/// The arguments must be lawful. What they point at must outlive the result.
+pub(crate) unsafe fn plain_name<'a>(call: &Call, shared: &Attached) -> Option<Plain<'a>> {
     let (_, name) = only_name(call)?;
     if name.is_null() || is_nameless(call) {
         return None;
     }
     // SAFETY: not null, so a terminated string, which lives as long as the call.
-    plain_inside(unsafe { CStr::from_ptr(name) }.to_bytes(), shared)
+    Plain::of(unsafe { CStr::from_ptr(name) }.to_bytes(), shared)
 }
 
 /// Where a name leads in the scope, if it begins with a directory of the scope and is what it means from there on.
@@ -293,8 +367,26 @@ fn plain_inside<'a>(name: &'a [u8], shared: &Attached) -> Option<&'a [u8]> {
     let is_kept = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
     // The directory of the scope is what its name means.
     let (_, from_slash) = name.split_at(name.len() - relative.len() - 1);
-    let is_plain = is_plain(from_slash) || relative.split(|byte| *byte == b'/').all(is_kept);
+    let is_plain = has_only_names(relative)
+        || is_plain(from_slash)
+        || relative.split(|byte| *byte == b'/').all(is_kept);
     is_plain.then_some(relative)
+}
+
+/// Whether no part of a short name is to be left out, as is seen at once.
+#[inline]
+fn has_only_names(relative: &[u8]) -> bool {
+    let mut before = b'/';
+    if relative.len() > 32 {
+        return false;
+    }
+    for byte in relative {
+        if before == b'/' && matches!(byte, b'/' | b'.') {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'/'
 }
 
 /// Whether the name is what it means: absolute, without parts to leave out (empty, `.`, `..`), and no link to a descriptor. Without a branch

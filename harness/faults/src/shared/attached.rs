@@ -3,16 +3,17 @@
 
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::Ordering::AcqRel;
 
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::fs::{Mode, OFlags, SealFlags, fcntl_get_seals, fstat, open};
 use rustix::io::Errno;
 
 use super::layout::{
-    Lengths, MAGIC, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, SCOPES, SPELLING_CALLS, VERSION,
-    fingerprint, header, scope, site,
+    Lengths, MAGIC, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, SCOPES, VERSION, fingerprint, header,
+    scope, site,
 };
-use super::ledger::{self, Entering, Taken};
+use super::ledger::{self, Entering, Row, Taken};
 use super::own::Own;
 use super::trace::{self, Recorded};
 use super::words::Words;
@@ -177,9 +178,12 @@ impl Attached {
     pub fn scope<'a>(&self, path: &'a [u8]) -> Option<ScopePath<'a>> {
         let scopes = self.scopes[..self.scope_count].iter().enumerate();
         for (scope, prefix) in scopes {
-            let Some(rest) = path.strip_prefix(&prefix.bytes[..prefix.length]) else {
+            let Some((start, rest)) = path.split_at_checked(prefix.length) else {
                 continue;
             };
+            if !is_same(start, &prefix.bytes[..prefix.length]) {
+                continue;
+            }
             match rest.split_first() {
                 None => {
                     let relative = rest;
@@ -202,11 +206,19 @@ impl Attached {
     #[inline]
     pub fn count(&self, spelling: SpellingId) -> u64 {
         let spelled = spelling.spelling();
+        let nth = (!spelled.is_last).then_some(spelled.nth);
+        self.count_by(spelled.site, nth)
+    }
+
+    /// As [`Self::count`], by the number of the spelling among those of the site; none for the last.
+    #[inline(always)]
+    pub fn count_by(&self, of: SiteId, spelling: Option<u8>) -> u64 {
+        let counts = self.words.part::<{ site::WORDS }>(site::rules(of));
         // Those by the last spelling are the site's less those by the others: one locked step less for nearly every call.
-        if !spelled.is_last {
-            self.words.add(SPELLING_CALLS + usize::from(spelling.0), 1);
+        if let Some(nth) = spelling {
+            counts[site::SPELLED + usize::from(nth) % site::SPELLED_WORDS].fetch_add(1, AcqRel);
         }
-        self.words.add(site::calls(spelled.site), 1).wrapping_add(1)
+        counts[site::CALLS].fetch_add(1, AcqRel).wrapping_add(1)
     }
 
     /// The rules in force that name a site.
@@ -226,6 +238,23 @@ impl Attached {
             by_path: self.words.get(header::BY_PATH),
             by_caller: self.words.get(header::BY_CALLER),
         }
+    }
+
+    /// Whether a call of the site is only to be counted: no rule in force names it, and nothing is recorded.
+    #[inline]
+    pub fn is_quiet(&self, of: SiteId) -> bool {
+        self.words.get(site::heard(of)) == 0
+    }
+
+    /// A call of the subject has made a name mean another thing than before.
+    pub fn give_name(&self) {
+        self.words.add(header::NAMES, 1);
+    }
+
+    /// How often that was.
+    #[inline]
+    pub fn names_given(&self) -> u64 {
+        self.words.get(header::NAMES)
     }
 
     /// Whether calls are to be recorded.
@@ -249,18 +278,38 @@ impl Attached {
         self.own.share();
     }
 
+    /// Whether no child shares the memory of the process.
+    #[inline]
+    pub fn has_own_memory(&self) -> bool {
+        self.own.is_alone()
+    }
+
     /// Enters something that exists now; false when the ledger has no room, which it counts.
+    #[inline]
     pub fn enter(&self, thing: &Entering<'_>) -> bool {
         ledger::enter(&self.words, self.lengths, self.own.pid(), thing)
     }
 
+    /// Finds the row of something of this process.
+    #[inline]
+    pub fn find(&self, kind: Kind, key: u64) -> Option<Row> {
+        ledger::find(&self.words, self.lengths, self.own.pid(), kind, key)
+    }
+
     /// Finds something of this process that a call is about to end, *before* the call: afterwards its key may already be
     /// another's. Nothing when the ledger does not know it.
+    #[inline]
     pub fn take(&self, kind: Kind, key: u64) -> Option<Taken> {
         ledger::take(&self.words, self.lengths, self.own.pid(), kind, key)
     }
 
+    /// How large it is, bytes.
+    pub fn bytes(&self, taken: Taken) -> u64 {
+        ledger::bytes(&self.words, taken)
+    }
+
     /// The call succeeded: the thing is gone.
+    #[inline(always)]
     pub fn end(&self, taken: Taken) {
         ledger::end(&self.words, taken);
     }
@@ -269,6 +318,20 @@ impl Attached {
     pub fn restore(&self, taken: Taken) {
         ledger::restore(&self.words, taken);
     }
+}
+
+/// As `==`, which is a function of libc's, in a page of its own that has to be found after each system call.
+#[inline]
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    let differ = |found: u64, (left, right): (&[u8; 8], &[u8; 8])| {
+        found | u64::from_ne_bytes(*left) ^ u64::from_ne_bytes(*right)
+    };
+    let whole = left.iter().zip(right).fold(0, differ);
+    let rest = left_rest.iter().zip(right_rest);
+    rest.fold(whole, |found, (left, right)| {
+        found | u64::from(left ^ right)
+    }) == 0
 }
 
 /// Closes a descriptor without libc.

@@ -135,7 +135,7 @@ mod tests {
     //! Whose rows count.
     use super::*;
     use crate::plan::Plan;
-    use crate::shared::{Attached, Entering, Options, Shared};
+    use crate::shared::{Attached, Entering, Named, Options, Shared};
 
     #[test]
     fn what_a_process_held_as_another_program_or_before_it_died_is_not_held() {
@@ -148,7 +148,7 @@ mod tests {
                 bytes: 1,
                 site: SiteId::named("cuMemAlloc"),
                 nth: key,
-                path: b"",
+                path: Named::Path(b""),
                 caller: b"",
             };
             assert!(attached.enter(&thing));

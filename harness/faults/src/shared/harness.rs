@@ -10,8 +10,7 @@ use rustix::io::Errno;
 use super::entry::{Attachment, LedgerView, Receipt, RuleCount, TraceView};
 use super::layout::{
     Lengths, MAGIC, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, PATH_BYTES, RECEIPTS,
-    SCOPES, SPELLING_CALLS, VERSION, attachment, fingerprint, header, receipt, scope, site, state,
-    trace,
+    SCOPES, VERSION, attachment, fingerprint, header, receipt, scope, site, state, trace,
 };
 use super::words::Words;
 use super::{ledger, presence, rules, trace as recorded};
@@ -134,7 +133,7 @@ impl Shared {
         words.set(header::SCOPES, options.scopes.len() as u64);
         words.set(header::LEDGER_ROWS, lengths.ledger_rows as u64);
         words.set(header::TRACE_ROWS, lengths.trace_rows as u64);
-        words.set(header::RECORDING, u64::from(options.is_recording));
+        rules::record(&words, options.is_recording);
         words.set(header::FINGERPRINT, fingerprint());
         words.set(header::VERSION, VERSION);
         words.set(header::MAGIC, MAGIC);
@@ -167,17 +166,17 @@ impl Shared {
 
     /// Takes the rules out of force; calls go on being counted by site, not by rule.
     pub fn disarm(&self) {
-        self.words.set(header::ARMED, 0);
+        rules::arm(&self.words, 0);
     }
 
     /// Puts the rules back into force; their counts go on from where they were.
     pub fn arm(&self) {
-        self.words.set(header::ARMED, rules::all(self.rules));
+        rules::arm(&self.words, rules::all(self.rules));
     }
 
     /// Switches the trace.
     pub fn record(&self, is_recording: bool) {
-        self.words.set(header::RECORDING, u64::from(is_recording));
+        rules::record(&self.words, is_recording);
     }
 
     /// Sets the counts of calls by site and spelling to 0 and empties the trace, so that what follows is counted from 1.
@@ -186,8 +185,11 @@ impl Shared {
         for of in SiteId::all() {
             self.words.set(site::calls(of), 0);
         }
-        for index in 0..SPELLING_COUNT {
-            self.words.set(SPELLING_CALLS + index, 0);
+        for index in 0..SPELLING_COUNT as u16 {
+            let spelling = SpellingId(index);
+            if !spelling.spelling().is_last {
+                self.words.set(site::calls_by(spelling), 0);
+            }
         }
         let used = self.words.get(header::NEXT_TRACE);
         for row in 0..used.min(self.lengths.trace_rows as u64) as usize {
@@ -236,13 +238,14 @@ impl Shared {
 
     /// Calls by one spelling.
     pub fn calls_by(&self, spelling: SpellingId) -> u64 {
-        let counted = |index: usize| self.words.get(SPELLING_CALLS + index);
-        let Spelling { site, is_last, .. } = *spelling.spelling();
+        let counted = |index: u16| self.words.get(site::calls_by(SpellingId(index)));
+        let Spelling {
+            site, nth, is_last, ..
+        } = *spelling.spelling();
         if !is_last {
-            return counted(usize::from(spelling.0));
+            return counted(spelling.0);
         }
-        let first = usize::from(spelling.0) + 1 - site.site().spellings.len();
-        let others = (first..usize::from(spelling.0)).map(counted);
+        let others = (spelling.0 - u16::from(nth)..spelling.0).map(counted);
         // A call of another spelling may come in between.
         others.fold(self.calls(site), u64::saturating_sub)
     }

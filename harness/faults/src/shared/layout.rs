@@ -2,12 +2,12 @@
 
 use crate::plan::{MAX_CALLER_GLOB_BYTES, MAX_PATH_GLOB_BYTES, MAX_RULES};
 use crate::site::Site;
-use crate::table::{SITE_COUNT, SITES, SPELLING_COUNT};
+use crate::table::{SITE_COUNT, SITES};
 
 /// "SPLFAULT", read as a little-endian word.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"SPLFAULT");
 /// Raised with every change of this file or of what the words mean.
-pub(super) const VERSION: u64 = 5;
+pub(super) const VERSION: u64 = 6;
 
 /// Directories of a scope.
 pub const MAX_SCOPES: usize = 4;
@@ -41,6 +41,8 @@ pub(super) mod header {
     pub(in crate::shared) const GENERATION: usize = 11;
     /// 1 while the trace records.
     pub(in crate::shared) const RECORDING: usize = 12;
+    /// Names given by subjects so far.
+    pub(in crate::shared) const NAMES: usize = 13;
     /// The last serial number given to a receipt, a call recorded or a row of the ledger.
     pub(in crate::shared) const SERIAL: usize = 16;
     pub(in crate::shared) const NEXT_ATTACHMENT: usize = 24;
@@ -112,9 +114,9 @@ pub(super) mod receipt {
     pub(in crate::shared) const WORDS: usize = PATH + super::PATH_BYTES / 8 + 6;
 }
 
-/// A row of a site.
+/// A row of a site: what every call of it looks at, together, in a cache line of its own.
 pub(super) mod site {
-    use crate::site::SiteId;
+    use crate::site::{SiteId, SpellingId};
 
     /// Bits of the rules that name it.
     #[inline]
@@ -125,10 +127,29 @@ pub(super) mod site {
     /// How many calls of it were counted.
     #[inline]
     pub(in crate::shared) fn calls(site: SiteId) -> usize {
-        rules(site) + 1
+        rules(site) + CALLS
     }
 
-    pub(in crate::shared) const WORDS: usize = 2;
+    /// How many of them were by a spelling; not of the last of its site.
+    #[inline]
+    pub(in crate::shared) fn calls_by(spelling: SpellingId) -> usize {
+        let spelling = spelling.spelling();
+        rules(spelling.site) + SPELLED + usize::from(spelling.nth)
+    }
+
+    /// Whether a call of it is more than counted: a rule in force names it, or calls are recorded. 1 or 0.
+    #[inline]
+    pub(in crate::shared) fn heard(site: SiteId) -> usize {
+        rules(site) + HEARD
+    }
+
+    pub(in crate::shared) const CALLS: usize = 1;
+    pub(in crate::shared) const HEARD: usize = 2;
+    pub(in crate::shared) const SPELLED: usize = 3;
+    pub(in crate::shared) const WORDS: usize = 8;
+    /// Room for all spellings but the last.
+    pub(in crate::shared) const SPELLED_WORDS: usize = WORDS - SPELLED;
+    const _: () = assert!(crate::table::MAX_SPELLINGS <= SPELLED_WORDS + 1);
 }
 
 /// A row of the ledger.
@@ -183,13 +204,11 @@ const fn round(words: usize) -> usize {
     words.next_multiple_of(8)
 }
 
-/// Where each part starts.
-pub(super) const SCOPES: usize = header::WORDS;
+/// Where each part starts. What every call looks at is at the start: after a system call each page has to be found anew.
+const BY_SITE: usize = header::WORDS;
+pub(super) const SCOPES: usize = BY_SITE + round(SITE_COUNT * site::WORDS);
 pub(super) const ATTACHMENTS: usize = SCOPES + round(MAX_SCOPES * scope::WORDS);
-/// By site: what every call of it looks at, together.
-const BY_SITE: usize = ATTACHMENTS + round(MAX_ATTACHMENTS * attachment::WORDS);
-pub(super) const SPELLING_CALLS: usize = BY_SITE + round(SITE_COUNT * site::WORDS);
-pub(super) const RULES: usize = SPELLING_CALLS + round(SPELLING_COUNT);
+pub(super) const RULES: usize = ATTACHMENTS + round(MAX_ATTACHMENTS * attachment::WORDS);
 pub(super) const RECEIPTS: usize = RULES + round(MAX_RULES * rule::WORDS);
 pub(super) const LEDGER: usize = RECEIPTS + round(MAX_RECEIPTS * receipt::WORDS);
 

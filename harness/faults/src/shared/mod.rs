@@ -25,6 +25,6 @@ pub use harness::{Options, Shared, SharedError};
 pub use layout::{
     CALLER_BYTES, MAX_ATTACHMENTS, MAX_RECEIPTS, MAX_ROWS, MAX_SCOPE_BYTES, MAX_SCOPES, PATH_BYTES,
 };
-pub use ledger::{Entering, Taken};
+pub use ledger::{Entering, Named, Row, Taken};
 pub use presence::{Presence, Process};
 pub use trace::Recorded;

@@ -47,7 +47,7 @@ impl Own {
     }
 
     /// Its number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pid(&self) -> u32 {
         if let Some(kept) = self.kept() {
             let pid = kept.load(Ordering::Relaxed);
@@ -56,6 +56,12 @@ impl Own {
             }
         }
         self.ask()
+    }
+
+    /// Whether no child shares the memory.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.doubts.load(Ordering::Relaxed) == 0
     }
 
     /// The calling thread is about to call `vfork`.

@@ -29,7 +29,7 @@ impl<const BYTES: usize> Pattern<BYTES> {
 
 /// Takes all rules out of force, puts the plan's in their place and into force, with their counts at 0.
 pub(super) fn store(words: &Words, plan: &Plan) {
-    words.set(header::ARMED, 0);
+    arm(words, 0);
     words.add(header::GENERATION, 1);
     for of in SiteId::all() {
         words.set(site::rules(of), 0);
@@ -46,7 +46,7 @@ pub(super) fn store(words: &Words, plan: &Plan) {
     }
     words.set(header::BY_PATH, by_path);
     words.set(header::BY_CALLER, by_caller);
-    words.set(header::ARMED, all(plan.rules.len()));
+    arm(words, all(plan.rules.len()));
 }
 
 /// The bits of so many rules.
@@ -88,6 +88,27 @@ fn store_rule(words: &Words, index: usize, stored: &Rule) {
         MAX_CALLER_GLOB_BYTES / 8,
         caller.as_bytes(),
     );
+}
+
+/// Puts these rules into force, and no others.
+pub(super) fn arm(words: &Words, bits: u64) {
+    listen(words, bits, words.get(header::RECORDING));
+    words.set(header::ARMED, bits);
+}
+
+/// Switches the trace.
+pub(super) fn record(words: &Words, is_recording: bool) {
+    let recording = u64::from(is_recording);
+    listen(words, words.get(header::ARMED), recording);
+    words.set(header::RECORDING, recording);
+}
+
+/// Says at each site whether there is more to its calls than to count them.
+fn listen(words: &Words, armed: u64, recording: u64) {
+    for of in SiteId::all() {
+        let is_heard = words.get(site::rules(of)) & armed != 0 || recording == 1;
+        words.set(site::heard(of), u64::from(is_heard));
+    }
 }
 
 /// What a rule does, unless the words make no sense.

@@ -50,6 +50,28 @@ impl Words {
         unsafe { self.start.add(index).as_ref() }
     }
 
+    /// So many words from an index on: looked for once.
+    #[inline(always)]
+    pub(super) fn part<const WORDS: usize>(&self, index: usize) -> &[AtomicU64; WORDS] {
+        let fits = index <= self.count && self.count - index >= WORDS;
+        assert!(fits, "words from {index} on lie outside the mapping");
+        // SAFETY: as below, of all of them.
+        unsafe { self.start.add(index).cast().as_ref() }
+    }
+
+    /// Says that a word will be needed: where its page has to be found first, that goes on beside other work, but not beside a locked step.
+    #[inline]
+    pub(super) fn announce(&self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: no address is wrong for this.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().wrapping_add(index).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = index;
+    }
+
     /// The value at an index.
     #[inline]
     pub(super) fn get(&self, index: usize) -> u64 {
@@ -63,20 +85,13 @@ impl Words {
     }
 
     /// Adds to a counter; what it was.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&self, index: usize, value: u64) -> u64 {
         self.at(index).fetch_add(value, Ordering::AcqRel)
     }
 
-    /// Puts a value in place of another; whether the other was there.
-    pub(super) fn swap(&self, index: usize, from: u64, to: u64) -> bool {
-        let swapped =
-            self.at(index)
-                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        swapped.is_ok()
-    }
-
     /// The next serial number, from 1.
+    #[inline(always)]
     pub(super) fn next_serial(&self) -> u64 {
         self.add(header::SERIAL, 1).wrapping_add(1)
     }
@@ -88,16 +103,9 @@ impl Words {
     }
 
     /// Stores bytes, cut to `words` words, and a zero behind them where there is room. What stands behind that stays as it was.
-    #[inline]
     pub(super) fn set_bytes(&self, index: usize, words: usize, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(words * 8)];
-        let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, value) in whole.iter().enumerate() {
-            self.set(index + word, u64::from_le_bytes(*value));
-        }
-        if whole.len() < words {
-            self.set(index + whole.len(), last_word(rest));
-        }
+        let field = (0..words).map(|word| self.at(index + word));
+        store(field, bytes);
     }
 
     /// Reads bytes into a buffer of whole words.
@@ -114,6 +122,22 @@ impl Words {
         let end = buffer.iter().position(|byte| *byte == 0);
         buffer.truncate(end.unwrap_or(bytes));
         String::from_utf8_lossy(&buffer).into_owned()
+    }
+}
+
+/// Stores bytes in a field, cut to it, and a zero behind them where there is room. What stands behind that stays as it was.
+#[inline]
+pub(super) fn store<'a>(field: impl IntoIterator<Item = &'a AtomicU64>, bytes: &[u8]) {
+    let mut field = field.into_iter();
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for value in whole {
+        let Some(word) = field.next() else {
+            return;
+        };
+        word.store(u64::from_le_bytes(*value), Ordering::Release);
+    }
+    if let Some(word) = field.next() {
+        word.store(last_word(rest), Ordering::Release);
     }
 }
 

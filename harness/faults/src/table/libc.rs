@@ -255,16 +255,16 @@ macro_rules! for_each_libc_site {
             madvise [madvise] = libc(3, &[ENOMEM, EINVAL, EIO, EAGAIN, EACCES, EBADF, EPERM])
                 .on(Target::Mapping { address_arg: 0 }).sized(Size::Arg(1));
 
-            rename [rename] = libc(2, RENAME).on(Target::TwoPaths(0, 1));
-            renameat [renameat] = libc(4, RENAME).on(TWO_AT);
-            renameat2 [renameat2] = libc(5, RENAME).on(TWO_AT);
+            rename [rename] = libc(2, RENAME).on(Target::TwoPaths(0, 1)).does(Effect::Names);
+            renameat [renameat] = libc(4, RENAME).on(TWO_AT).does(Effect::Names);
+            renameat2 [renameat2] = libc(5, RENAME).on(TWO_AT).does(Effect::Names);
             unlink [unlink] = libc(1, UNLINK).on(Target::Path(0));
             unlinkat [unlinkat] = libc(3, UNLINK).on(AT);
             mkdir [mkdir] = libc(2, MKDIR).on(Target::Path(0));
             mkdirat [mkdirat] = libc(3, MKDIR).on(AT);
             rmdir [rmdir] = libc(1, RMDIR).on(Target::Path(0));
-            link [link] = libc(2, LINK).on(Target::TwoPaths(0, 1));
-            linkat [linkat] = libc(5, LINK).on(TWO_AT);
+            link [link] = libc(2, LINK).on(Target::TwoPaths(0, 1)).does(Effect::Names);
+            linkat [linkat] = libc(5, LINK).on(TWO_AT).does(Effect::Names);
 
             stat [stat stat64] = libc(2, STAT).on(Target::Path(0));
             lstat [lstat lstat64] = libc(2, STAT).on(Target::Path(0));

@@ -51,6 +51,7 @@ pub static SPELLINGS: [Spelling; SPELLING_COUNT] = {
     let none = Spelling {
         name: "",
         site: SiteId(0),
+        nth: 0,
         is_last: false,
     };
     let mut all = [none; SPELLING_COUNT];
@@ -62,6 +63,7 @@ pub static SPELLINGS: [Spelling; SPELLING_COUNT] = {
             all[next] = Spelling {
                 name: names[index],
                 site: SiteId(site as u16),
+                nth: index as u8,
                 is_last: index + 1 == names.len(),
             };
             next += 1;
@@ -70,6 +72,19 @@ pub static SPELLINGS: [Spelling; SPELLING_COUNT] = {
         site += 1;
     }
     all
+};
+
+/// Exported symbols of the site that has most.
+pub(crate) const MAX_SPELLINGS: usize = {
+    let (mut most, mut site) = (0, 0);
+    while site < SITE_COUNT {
+        let count = SITES[site].spellings.len();
+        if count > most {
+            most = count;
+        }
+        site += 1;
+    }
+    most
 };
 
 const fn spellings(sites: &[Site]) -> usize {

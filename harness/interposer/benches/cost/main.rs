@@ -1,6 +1,6 @@
 //! What a wrapped call costs beside the bare one, libfiu and strace, in one run; COST.md has the table and says how to read it.
 //!
-//! The executable is two things: without a role it runs the comparison, with so many turns as an argument says, prints the tables and fails
+//! The executable is two things: without a role it runs the comparison, with so many turns as an argument says and without the neighbours where another is `ours`, prints the tables and fails
 //! where a call without a matching rule costs more than the limit; as `play CALLS DIRECTORY` it makes so many calls of a sort whenever it is
 //! asked to, and says how long they took.
 // Clippy does not see that a target with its own `main` is no library.
@@ -31,9 +31,10 @@ fn main() -> ExitCode {
     // cargo adds a word of its own.
     let turns = words.iter().find_map(|word| word.parse().ok());
     let turns = turns.unwrap_or(TURNS);
+    let is_ours_alone = words.contains(&"ours");
     player::stay_on_one_processor();
     let stage = methods::Stage::new();
-    let methods = methods::all(&stage);
+    let methods = methods::all(&stage, is_ours_alone);
     let mut table = table::Table::default();
     for turn in 0..turns {
         let mut players: Vec<_> = methods.iter().map(methods::Method::start).collect();

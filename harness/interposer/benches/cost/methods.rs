@@ -36,11 +36,13 @@ const ELSEWHERE: &str = "pread,pwrite,open,close,stat,fstat,mmap,munmap:delay=1u
 impl Stage {
     pub(crate) fn new() -> Stage {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let scope = fs::canonicalize(directory.path()).unwrap();
+        let outside = fs::canonicalize(directory.path()).unwrap();
+        let (scope, libraries) = (outside.join("scope"), outside.join("lib"));
+        fs::create_dir(&scope).unwrap();
         fs::write(scope.join("file"), [1; 4096]).unwrap();
-        fs::create_dir(scope.join("lib")).unwrap();
+        fs::create_dir(&libraries).unwrap();
         for name in ["libcuda.so.1", "libcufile.so.0"] {
-            symlink(library("libcuda_emulator.so"), scope.join("lib").join(name)).unwrap();
+            symlink(library("libcuda_emulator.so"), libraries.join(name)).unwrap();
         }
         let memory = |plan: &str| {
             let options = Options {
@@ -181,9 +183,9 @@ const OTHERS: &[(&str, &[&str], u32)] = &[
     ),
 ];
 
-/// Bare first.
-pub(crate) fn all(stage: &Stage) -> Vec<Method> {
-    let scope = fs::canonicalize(stage.directory.path()).unwrap();
+/// Bare first. Of ours alone, if that is asked for.
+pub(crate) fn all(stage: &Stage, is_ours_alone: bool) -> Vec<Method> {
+    let outside = fs::canonicalize(stage.directory.path()).unwrap();
     let start = move |before: &[&str], calls: u32| {
         let own = env::current_exe().unwrap();
         let mut command = match before {
@@ -196,8 +198,10 @@ pub(crate) fn all(stage: &Stage) -> Vec<Method> {
         };
         command
             .args(["play", &calls.to_string()])
-            .arg(&scope)
-            .env("LD_LIBRARY_PATH", scope.join("lib"))
+            .arg(outside.join("scope"))
+            .env("LD_LIBRARY_PATH", outside.join("lib"))
+            // cuFile writes a log where the process is.
+            .current_dir(&outside)
             .env_remove("LD_PRELOAD");
         command
     };
@@ -242,7 +246,7 @@ pub(crate) fn all(stage: &Stage) -> Vec<Method> {
         ),
     ];
     for (name, before, calls) in OTHERS {
-        if can_run(before[0]) {
+        if !is_ours_alone && can_run(before[0]) {
             let start = start.clone();
             methods.push(Method {
                 name,

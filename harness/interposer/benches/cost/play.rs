@@ -22,18 +22,11 @@ pub(crate) struct Sort {
     pub(crate) name: &'static str,
     /// Wrapped calls in it.
     pub(crate) calls: u32,
-    /// Whether the limit holds for it; COST.md says why not.
-    pub(crate) is_limited: bool,
     run: fn(&World),
 }
 
 const fn sort(name: &'static str, calls: u32, run: fn(&World)) -> Sort {
-    Sort {
-        name,
-        calls,
-        is_limited: true,
-        run,
-    }
+    Sort { name, calls, run }
 }
 
 /// How fast the kernel copies depends on where in a page it copies to, which differs from process to process.
@@ -53,14 +46,8 @@ pub(crate) const SORTS: &[Sort] = &[
     sort("pwrite 4 KiB", 1, World::write),
     sort("stat by path", 1, World::stat),
     sort("open + close", 2, World::open_and_close),
-    Sort {
-        is_limited: false,
-        ..sort("open + fstat + close", 3, World::open_and_use)
-    },
-    Sort {
-        is_limited: false,
-        ..sort("mmap + munmap of 4 KiB", 2, World::map)
-    },
+    sort("open + fstat + close", 3, World::open_and_use),
+    sort("mmap + munmap of 4 KiB", 2, World::map),
     sort("cuMemAlloc + cuMemFree", 2, |world| {
         world.device.allocate_and_free();
     }),

@@ -86,7 +86,7 @@ impl Table {
     }
 
     fn is_over(&self, row: usize, place: usize, way: Way) -> Option<bool> {
-        let is_judged = SORTS[row].is_limited && way == Way::OursWithoutRule;
+        let is_judged = way == Way::OursWithoutRule;
         is_judged.then(|| self.added(row, place).least_ns > limit_ns(&SORTS[row]))
     }
 

@@ -10,6 +10,7 @@ mod cost;
 mod cuda_rows;
 mod leaving;
 mod libc_rows;
+mod names;
 mod programs;
 mod roads;
 mod rows;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         roads::tests(),
         programs::tests(),
         leaving::tests(),
+        names::tests(),
         cost::tests(),
     ];
     let trials = trials.into_iter().flatten().collect();
@@ -46,6 +48,7 @@ fn play(words: &[String]) {
         ["road", road] => roads::play(road),
         ["scope", what, directory] => scope::play(what, directory.as_ref()),
         ["leaving", what, directory] => leaving::play(what, directory.as_ref()),
+        ["names", what, directory] => names::play(what, directory.as_ref()),
         ["program", what, directory] => programs::play(what, directory.as_ref()),
         ["cost"] => cost::play(),
         _ => panic!("nobody plays {words:?}"),
