@@ -122,10 +122,8 @@ const ROLES: [Role; 15] = [
         (0..2).for_each(|_| look(&open(&name)));
         let number = open(&name).into_raw_fd();
         // SAFETY: as above.
-        assert_eq!(
-            unsafe { libc::close_range(number as u32, number as u32, 0) },
-            0
-        );
+        let closed = unsafe { libc::close_range(number as u32, number as u32, 0) };
+        assert_eq!(closed, 0);
         let outside = open(&beside(scope, "file"));
         assert_eq!(outside.as_raw_fd(), number);
         look(&outside);
