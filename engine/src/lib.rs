@@ -89,5 +89,5 @@ pub use policy::{
     BlockFacts, Destination, Extent, HostCopy, MemoryRequest, Plan, PlannedMove, ShortTier,
     Shortfall, Threshold, TierFacts, plan,
 };
-pub use settings::{CuFileUse, Device, FileTier, Settings, SettingsBuilder, TmpfsPolicy};
+pub use settings::{CuFileUse, Device, FileIo, FileTier, Settings, SettingsBuilder, TmpfsPolicy};
 pub use transfer::{Contents, TransferPath};

@@ -2,6 +2,7 @@
 
 use super::{
     Engine, operation::Operation, reports::LoadReport, request::others_then_own, state::State,
+    turn::Moves,
 };
 use crate::{
     Error,
@@ -42,7 +43,7 @@ impl Engine {
             ModelSource::Manifest(manifest) => model::from_manifest(&manifest)?,
             ModelSource::Safetensors(path) => model::from_safetensors(&path)?,
         };
-        let mut operation = self.begin(stop)?;
+        let mut operation = self.begin(stop, Moves::Arriving(None))?;
         let number = self.state().add_loading(name, Arc::new(layout))?;
         let loaded = self.load_blocks(&mut operation, number, &Arc::new(source));
         if let Err(error) = loaded {

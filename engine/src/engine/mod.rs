@@ -49,6 +49,7 @@ use std::{
     path::Path,
     sync::{Arc, MutexGuard},
 };
+use turn::Moves;
 
 /// Moves the tensors of models between device memory, RAM and files.
 ///
@@ -104,6 +105,7 @@ impl Engine {
             &context,
             settings.io_threads(),
             settings.slot_bytes(),
+            settings.file_io(),
             Arc::clone(&traffic),
         )?);
         let by_cufile = driver.map(|driver| {
@@ -196,6 +198,8 @@ impl Engine {
                 .collect(),
             written_bytes: self.traffic.written_bytes(),
             read_bytes: self.traffic.read_bytes(),
+            direct_written_bytes: self.traffic.direct_written_bytes(),
+            direct_read_bytes: self.traffic.direct_read_bytes(),
             reaped_orphans: self.directory.reaped_orphans(),
             pending_unlinks: self.directory.pending_unlinks(),
             unreleased_bytes: self.context.unreleased_bytes(),
@@ -213,7 +217,7 @@ impl Engine {
     }
 
     fn forget(&self, stop: &Stop, name: &str) -> Result<(), Error> {
-        let operation = self.begin_release(stop)?;
+        let operation = self.begin_release(stop, Moves::Any)?;
         let blocks = self.state().find(name)?.block_ids();
         self.wait_for_pins(&operation, &blocks)?;
         let model = {

@@ -5,6 +5,7 @@ use super::{
     operation::Operation,
     reports::{FreeReport, Moved, Tier},
     state::{BlockId, State},
+    turn::Moves,
 };
 use crate::{
     BlockFacts, Destination, Error, Extent, HostCopy, MemoryRequest, Plan, ShortTier, Shortfall,
@@ -36,7 +37,10 @@ impl Engine {
         model: Option<&str>,
         request: MemoryRequest,
     ) -> Result<FreeReport, Error> {
-        let operation = self.begin(stop)?;
+        let operation = match model {
+            Some(name) => self.begin_with(stop, name, Moves::Leaving)?,
+            None => self.begin(stop, Moves::Any)?,
+        };
         let candidates = {
             let state = self.state();
             match model {

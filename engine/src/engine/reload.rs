@@ -39,6 +39,10 @@ impl Engine {
                 Err(error) => return Err(error),
             };
             met_oom = true;
+            if operation.widen()? {
+                // What left meanwhile may do.
+                continue;
+            }
             let oom = Error::DeviceOom {
                 wanted,
                 free,

@@ -76,6 +76,10 @@ pub struct Status {
     pub written_bytes: u64,
     /// Offload file bytes read to the device since the engine was opened.
     pub read_bytes: u64,
+    /// Of the bytes written, those that went past the page cache by direct I/O, padding included.
+    pub direct_written_bytes: u64,
+    /// Of the bytes read, those that came past the page cache, padding included.
+    pub direct_read_bytes: u64,
     /// Leftovers of dead owners removed when the engine was opened.
     pub reaped_orphans: u64,
     /// Files that could not be unlinked yet (E36).

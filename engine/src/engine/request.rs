@@ -6,6 +6,7 @@ use super::{
     pins::Pin,
     reports::{RequestReport, ResidentReport},
     state::{BlockId, State},
+    turn::Moves,
     workspace::Workspace,
 };
 use crate::{Error, cancellation::Stop, model::Layout};
@@ -56,7 +57,7 @@ impl Engine {
         workspace_bytes: u64,
         visit: &mut Visitor<'_>,
     ) -> Result<RequestReport, Error> {
-        let mut operation = self.begin(stop)?;
+        let mut operation = self.begin_with(stop, name, arriving)?;
         let mut walk = self.begin_walk(name)?;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let workspace = self.reserve_workspace(&mut operation, &mut walk, workspace_bytes)?;
@@ -81,7 +82,7 @@ impl Engine {
     }
 
     pub(super) fn bring_model(&self, stop: &Stop, name: &str) -> Result<ResidentReport, Error> {
-        let mut operation = self.begin(stop)?;
+        let mut operation = self.begin_with(stop, name, arriving)?;
         let mut walk = self.begin_walk(name)?;
         let outcome = self.with_memory(&mut operation, |operation| {
             self.bring_all(operation, &mut walk)
@@ -244,6 +245,11 @@ struct Walk {
     /// Blocks that were not on the device before; all have host copies until the walk ends.
     brought: Vec<BlockId>,
     recoveries: u64,
+}
+
+/// What a walk over this model moves, as long as nothing has to leave for it.
+fn arriving(model: u64) -> Moves {
+    Moves::Arriving(Some(model))
 }
 
 /// What leaves for a block of `model`, in order.

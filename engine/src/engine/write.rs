@@ -1,6 +1,6 @@
 //! Changing a tensor on the device.
 
-use super::{Engine, operation::Operation, request::others_then_own, state::BlockId};
+use super::{Engine, operation::Operation, request::others_then_own, state::BlockId, turn::Moves};
 use crate::{
     Error, HostCopy,
     cancellation::Stop,
@@ -34,7 +34,7 @@ impl Engine {
         tensor: &str,
         contents: &mut Contents<'_>,
     ) -> Result<(), Error> {
-        let mut operation = self.begin(stop)?;
+        let mut operation = self.begin(stop, Moves::Any)?;
         let (id, offset_bytes, span_bytes) = {
             let mut state = self.state();
             let found = state.find(name)?;

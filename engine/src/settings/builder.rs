@@ -1,7 +1,7 @@
 //! Collects settings and checks them together.
 
 use super::{
-    CuFileUse, Device, FileTier, Settings, TmpfsPolicy,
+    CuFileUse, Device, FileIo, FileTier, Settings, TmpfsPolicy,
     size::{Unit, parse_size},
 };
 use crate::transfer::CHECKSUM_BYTES;
@@ -14,13 +14,18 @@ use std::{
 
 const MIB: u64 = 1 << 20;
 
-/// Staging memory when nothing else is said: four slots of 12 MiB.
+/// Staging memory when nothing else is said: with most threads, 24 slots of 2 MiB.
 const DEFAULT_STAGING_BYTES: u64 = 48 * MIB;
 
-const DEFAULT_IO_THREADS: usize = 4;
+/// More copy no faster out of the page cache than the bus takes it: one makes about 4 GB/s with checksum and copy to the device. Disks are
+/// busy with two.
+const MOST_DEFAULT_IO_THREADS: usize = 12;
 
 /// Smaller slots would make the calls, not the bytes, the cost.
-const MIN_SLOT_BYTES: u64 = MIB;
+const MIN_SLOT_BYTES: u64 = MIB / 2;
+
+/// A slot to the device and one from it.
+const SLOTS_PER_THREAD: u64 = 2;
 
 /// Far beyond what can be pinned: a slip of the unit.
 const MAX_STAGING_BYTES: u64 = 1 << 40;
@@ -63,6 +68,7 @@ pub struct SettingsBuilder {
     file_tier: FileTier,
     tmpfs: TmpfsPolicy,
     durable: bool,
+    file_io: FileIo,
     cufile: CuFileUse,
     cufile_open_bound: Duration,
     /// The first variable that could not be read; told by `build`.
@@ -80,15 +86,16 @@ impl Default for SettingsBuilder {
                 text: DEFAULT_STAGING_BYTES.to_string(),
             },
             io_threads: Given {
-                value: DEFAULT_IO_THREADS,
+                value: default_io_threads(),
                 variable: "io_threads",
-                text: DEFAULT_IO_THREADS.to_string(),
+                text: default_io_threads().to_string(),
             },
             threshold: Threshold::Off,
             ram_limit_bytes: None,
             file_tier: FileTier::Mapped,
             tmpfs: TmpfsPolicy::Refuse,
             durable: false,
+            file_io: FileIo::Auto,
             cufile: CuFileUse::Auto,
             cufile_open_bound: DEFAULT_CUFILE_OPEN_BOUND,
             malformed: None,
@@ -127,7 +134,7 @@ impl SettingsBuilder {
         self
     }
 
-    /// Number of I/O threads (default 4); 1 makes runs deterministic.
+    /// Number of I/O threads for each direction, to the device and from it (default: the number of processors, 2 to 12); 1 makes runs deterministic.
     #[must_use]
     pub fn io_threads(mut self, threads: usize) -> Self {
         self.io_threads = Given {
@@ -173,6 +180,13 @@ impl SettingsBuilder {
         self
     }
 
+    /// Whether files are written and read past the page cache (default: those that take much of the memory).
+    #[must_use]
+    pub fn file_io(mut self, file_io: FileIo) -> Self {
+        self.file_io = file_io;
+        self
+    }
+
     /// When files are written and read by cuFile (default: where that is direct).
     #[must_use]
     pub fn cufile(mut self, when: CuFileUse) -> Self {
@@ -197,10 +211,11 @@ impl SettingsBuilder {
     /// | `MMAP_MEM_THRESHOLD_GB` | the threshold, GiB, fractions allowed; 0 turns files off |
     /// | `OFFLOAD_RAM_LIMIT_GB` | host memory to plan with, GiB, fractions allowed |
     /// | `OFFLOAD_STAGING_MB` | staging memory, MiB |
-    /// | `OFFLOAD_IO_THREADS` | number of I/O threads |
+    /// | `OFFLOAD_IO_THREADS` | number of I/O threads for each direction |
     /// | `OFFLOAD_FILE_TIER` | `mapped` or `file` |
     /// | `OFFLOAD_TMPFS` | `refuse` or `count` |
     /// | `OFFLOAD_DURABLE` | `0` or `1` |
+    /// | `OFFLOAD_FILE_IO` | `auto`, `direct` or `cached` |
     /// | `OFFLOAD_CUFILE` | `auto`, `on` or `off` |
     #[must_use]
     pub fn environment(self) -> Self {
@@ -273,6 +288,14 @@ impl SettingsBuilder {
         if let Some((name, text)) = text("OFFLOAD_DURABLE")? {
             self.durable = word(name, &text, &[("0", false), ("1", true)])?;
         }
+        if let Some((name, text)) = text("OFFLOAD_FILE_IO")? {
+            let words = [
+                ("auto", FileIo::Auto),
+                ("direct", FileIo::Direct),
+                ("cached", FileIo::Cached),
+            ];
+            self.file_io = word(name, &text, &words)?;
+        }
         if let Some((name, text)) = text("OFFLOAD_CUFILE")? {
             let words = [
                 ("auto", CuFileUse::Auto),
@@ -311,10 +334,17 @@ impl SettingsBuilder {
             file_tier: self.file_tier,
             tmpfs: self.tmpfs,
             durable: self.durable,
+            file_io: self.file_io,
             cufile: self.cufile,
             cufile_open_bound: self.cufile_open_bound,
         })
     }
+}
+
+fn default_io_threads() -> usize {
+    // Where the number of processors is not told, two.
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    processors.clamp(2, MOST_DEFAULT_IO_THREADS)
 }
 
 fn slot_bytes(staging: &Given<u64>, threads: &Given<usize>) -> Result<u64, Error> {
@@ -325,7 +355,7 @@ fn slot_bytes(staging: &Given<u64>, threads: &Given<usize>) -> Result<u64, Error
     if staging.value > MAX_STAGING_BYTES {
         return Err(staging.invalid("give at most 1 TiB"));
     }
-    let slot = staging.value / count / SLOT_GRANULE_BYTES * SLOT_GRANULE_BYTES;
+    let slot = staging.value / (count * SLOTS_PER_THREAD) / SLOT_GRANULE_BYTES * SLOT_GRANULE_BYTES;
     if slot < MIN_SLOT_BYTES {
         return Err(staging.invalid(format!(
             "give at least {count} MiB, one for each I/O thread, or use fewer threads"

@@ -52,6 +52,27 @@ pub enum TmpfsPolicy {
     CountAsRam,
 }
 
+/// Whether what is written to files and read from them passes the kernel's page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileIo {
+    /// Written through the page cache where that has room: a file that is larger than [`FileIo::DIRECT_BYTES`] and than an eighth of the
+    /// memory available when it is made is written past it. Files of at least that size are read from the page cache as far as they are in
+    /// it, and past it else.
+    Auto,
+    /// Files of any size are written past it, and read past it what is not in it.
+    Direct,
+    /// Written and read through it.
+    Cached,
+}
+
+impl FileIo {
+    /// Smaller files are not worth a second descriptor, bytes.
+    pub const DIRECT_BYTES: u64 = 64 << 20;
+    /// The part of the available memory that a file may take in the page cache. From a tenth on the kernel writes back what waits there, from a
+    /// fifth on it makes writers wait (`vm.dirty_background_ratio`, `vm.dirty_ratio`).
+    pub const CACHE_SHARE: u64 = 8;
+}
+
 /// When files are written and read by cuFile (GPUDirect Storage).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CuFileUse {
@@ -77,6 +98,7 @@ pub struct Settings {
     file_tier: FileTier,
     tmpfs: TmpfsPolicy,
     durable: bool,
+    file_io: FileIo,
     cufile: CuFileUse,
     cufile_open_bound: Duration,
 }
@@ -106,13 +128,13 @@ impl Settings {
         self.staging_bytes
     }
 
-    /// Bytes of one staging slot: the budget divided among the I/O threads, a multiple of 256 KiB.
+    /// Bytes of one staging slot: the budget divided among the I/O threads of both directions, a multiple of 256 KiB.
     #[must_use]
     pub fn slot_bytes(&self) -> u64 {
         self.slot_bytes
     }
 
-    /// Number of I/O threads; 1 makes runs deterministic.
+    /// Number of I/O threads for each direction, to the device and from it; 1 makes runs deterministic.
     #[must_use]
     pub fn io_threads(&self) -> usize {
         self.io_threads
@@ -146,6 +168,12 @@ impl Settings {
     #[must_use]
     pub fn durable(&self) -> bool {
         self.durable
+    }
+
+    /// Whether files are written and read past the page cache.
+    #[must_use]
+    pub fn file_io(&self) -> FileIo {
+        self.file_io
     }
 
     /// When files are written and read by cuFile.

@@ -9,6 +9,14 @@ use std::{
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const GRANULE: u64 = 256 << 10;
+
+fn expected_io_threads() -> usize {
+    std::thread::available_parallelism()
+        .unwrap()
+        .get()
+        .clamp(2, 12)
+}
 
 fn with(variables: &[(&str, &str)]) -> Result<Settings, Error> {
     Settings::builder()
@@ -42,13 +50,15 @@ fn an_empty_environment_leaves_the_defaults() {
     assert_eq!(settings.device().to_string(), "cuda:0");
     assert_eq!(settings.directory(), std::env::temp_dir());
     assert_eq!(settings.staging_bytes(), 48 * MIB);
-    assert_eq!(settings.io_threads(), 4);
-    assert_eq!(settings.slot_bytes(), 12 * MIB);
+    assert_eq!(settings.io_threads(), expected_io_threads());
+    let slots = 2 * expected_io_threads() as u64;
+    assert_eq!(settings.slot_bytes(), 48 * MIB / slots / GRANULE * GRANULE);
     assert_eq!(settings.threshold(), Threshold::Off);
     assert_eq!(settings.ram_limit_bytes(), None);
     assert_eq!(settings.file_tier(), FileTier::Mapped);
     assert_eq!(settings.tmpfs(), TmpfsPolicy::Refuse);
     assert!(!settings.durable());
+    assert_eq!(settings.file_io(), FileIo::Auto);
     assert_eq!(settings.cufile(), CuFileUse::Auto);
     assert_eq!(settings.cufile_open_bound(), Duration::from_secs(5));
 }
@@ -65,6 +75,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
         .file_tier(FileTier::Mapped)
         .tmpfs(TmpfsPolicy::Refuse)
         .durable(false)
+        .file_io(FileIo::Auto)
         .cufile(CuFileUse::Auto)
         .environment_from(|name| {
             let value = match name {
@@ -77,6 +88,7 @@ fn every_variable_overrides_what_the_builder_was_given() {
                 "OFFLOAD_FILE_TIER" => "file",
                 "OFFLOAD_TMPFS" => "count",
                 "OFFLOAD_DURABLE" => "1",
+                "OFFLOAD_FILE_IO" => "cached",
                 "OFFLOAD_CUFILE" => "off",
                 other => panic!("{other} is not documented"),
             };
@@ -88,12 +100,13 @@ fn every_variable_overrides_what_the_builder_was_given() {
     assert_eq!(settings.directory(), Path::new("/b"));
     assert_eq!(settings.staging_bytes(), 10 * MIB);
     assert_eq!(settings.io_threads(), 3);
-    assert_eq!(settings.slot_bytes(), 3 * MIB + MIB / 4);
+    assert_eq!(settings.slot_bytes(), 3 * MIB / 2);
     assert_eq!(settings.threshold(), Threshold::Below(2 * GIB));
     assert_eq!(settings.ram_limit_bytes(), Some(GIB / 4));
     assert_eq!(settings.file_tier(), FileTier::Closed);
     assert_eq!(settings.tmpfs(), TmpfsPolicy::CountAsRam);
     assert!(settings.durable());
+    assert_eq!(settings.file_io(), FileIo::Cached);
     assert_eq!(settings.cufile(), CuFileUse::Off);
 }
 
@@ -176,11 +189,11 @@ fn an_empty_directory_is_refused_whoever_gave_it() {
 #[test]
 fn staging_gives_each_thread_at_least_a_mebibyte() {
     for (megabytes, threads, slot_bytes) in [
-        ("1", "1", MIB),
-        ("4", "4", MIB),
-        ("7", "2", 7 * MIB / 2),
-        ("1.001", "1", MIB),
-        ("1048576", "256", 4096 * MIB),
+        ("1", "1", MIB / 2),
+        ("4", "4", MIB / 2),
+        ("7", "2", 7 * MIB / 4),
+        ("1.001", "1", MIB / 2),
+        ("1048576", "256", 2048 * MIB),
     ] {
         let settings = with(&[
             ("OFFLOAD_STAGING_MB", megabytes),
@@ -202,7 +215,10 @@ fn staging_gives_each_thread_at_least_a_mebibyte() {
         assert_invalid(settings, "OFFLOAD_STAGING_MB", megabytes);
     }
     assert_invalid(
-        Settings::builder().staging_bytes(4 * MIB - 1).build(),
+        Settings::builder()
+            .io_threads(4)
+            .staging_bytes(4 * MIB - 1)
+            .build(),
         "staging_bytes",
         "4194303",
     );

@@ -1,10 +1,14 @@
 //! One spill file: sparse, and trusted through its open descriptor only.
 
-use super::{FileMap, OwnedDirectory, SPILL_SUFFIX, sys};
+use super::{
+    FileMap, OwnedDirectory, SPILL_SUFFIX,
+    direct::{self, DirectAccess, Reached},
+    sys,
+};
 use crate::error::Error;
 use memmap2::MmapOptions;
 use nix::{
-    fcntl::{FallocateFlags, fallocate},
+    fcntl::{FallocateFlags, OFlag, fallocate},
     sys::{
         resource::{Resource, getrlimit},
         stat::{FileStat, SFlag},
@@ -29,6 +33,7 @@ pub(crate) struct SpillFile {
     /// Known from its making on, so that its end needs nothing that can fail to know what is ours.
     identity: FileStat,
     bytes: u64,
+    direct: DirectAccess,
 }
 
 impl SpillFile {
@@ -61,6 +66,7 @@ impl SpillFile {
             file,
             identity,
             bytes,
+            direct: DirectAccess::default(),
         };
         created
             .file
@@ -127,6 +133,65 @@ impl SpillFile {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.error("pwrite", wanted, error))
+    }
+
+    /// As [`write_all_at`](Self::write_all_at), past the page cache where that is possible: memory, offset and length are to be multiples
+    /// of 4096. How many bytes went past it.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at); no descriptor for direct I/O (F36).
+    pub(crate) fn write_direct_at(&self, bytes: &[u8], offset: u64) -> Result<u64, Error> {
+        let wanted = bytes.len() as u64;
+        self.range(offset, wanted)?;
+        let written = match self.direct()? {
+            Some(file) => direct::write(&file, bytes, offset)
+                .map_err(|error| self.error("pwrite", wanted, error))?,
+            None => Reached::Refused,
+        };
+        let done = self.reached(written);
+        self.write_all_at(&bytes[done..], offset + done as u64)?;
+        Ok(done as u64)
+    }
+
+    /// As [`read_exact_at`](Self::read_exact_at), past the page cache where that is possible. How many bytes came past it.
+    ///
+    /// # Errors
+    /// As [`read_exact_at`](Self::read_exact_at); no descriptor for direct I/O (F36).
+    pub(crate) fn read_direct_at(&self, out: &mut [u8], offset: u64) -> Result<u64, Error> {
+        let wanted = out.len() as u64;
+        let read = match self.direct()? {
+            Some(file) if offset.saturating_add(wanted) <= self.bytes => {
+                match direct::read(&file, out, offset) {
+                    // Where it ends is asked by the ordinary way.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Reached::Bytes(0),
+                    read => read.map_err(|error| self.error("pread", wanted, error))?,
+                }
+            }
+            Some(_) => Reached::Bytes(0),
+            None => Reached::Refused,
+        };
+        let done = self.reached(read);
+        self.read_exact_at(&mut out[done..], offset + done as u64)?;
+        Ok(done as u64)
+    }
+
+    fn reached(&self, reached: Reached) -> usize {
+        match reached {
+            Reached::Bytes(done) => done,
+            Reached::Refused => {
+                self.direct.refuse();
+                0
+            }
+        }
+    }
+
+    /// The descriptor for direct I/O; `None` where there is none (F37).
+    fn direct(&self) -> Result<Option<Arc<File>>, Error> {
+        self.direct.file(|| match self.open_again(OFlag::O_DIRECT) {
+            Ok(file) => self.verified(file).map(Some),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(error) => Err(self.error("open", 0, error)),
+        })
     }
 
     /// Fills all of `out`. Interrupted reads are repeated, short ones continued.
@@ -218,19 +283,25 @@ impl SpillFile {
     /// # Errors
     /// [`Error::Corrupt`] when the name leads elsewhere, [`Error::Io`], also when there are no descriptors left (F36).
     pub(crate) fn open_direct(&self) -> Result<File, Error> {
-        let opened =
-            sys::direct_or_ordinary(|flags| sys::open_again(&self.directory.fd, &self.name, flags))
-                .or_else(|error| match error.raw_os_error() {
-                    // The name is gone, the file is not.
-                    Some(libc::ENOENT) => {
-                        sys::direct_or_ordinary(|flags| sys::open_unnamed(&self.file, flags))
-                            .map_err(|_| error)
-                    }
-                    Some(_) | None => Err(error),
-                })
-                .map_err(|error| self.error("open", 0, error))?;
-        let identity = |file: &File| sys::stat(file).map_err(|error| self.error("fstat", 0, error));
-        if !sys::same_file(&identity(&opened)?, &self.identity) {
+        let opened = sys::direct_or_ordinary(|flags| self.open_again(flags))
+            .map_err(|error| self.error("open", 0, error))?;
+        self.verified(opened)
+    }
+
+    fn open_again(&self, flags: OFlag) -> io::Result<File> {
+        sys::open_again(&self.directory.fd, &self.name, flags).or_else(|error| {
+            match error.raw_os_error() {
+                // The name is gone, the file is not.
+                Some(libc::ENOENT) => sys::open_unnamed(&self.file, flags).map_err(|_| error),
+                Some(_) | None => Err(error),
+            }
+        })
+    }
+
+    /// The descriptor, if it is one of this file.
+    fn verified(&self, opened: File) -> Result<File, Error> {
+        let stat = sys::stat(&opened).map_err(|error| self.error("fstat", 0, error))?;
+        if !sys::same_file(&stat, &self.identity) {
             return Err(self.corrupt("its name leads to another file".into()));
         }
         Ok(opened)

@@ -80,6 +80,30 @@ impl FileMap {
         Ok(())
     }
 
+    /// Whether the page cache holds all of a range: then reading it costs no disk access. Not sure to be so any more a moment later.
+    #[allow(unsafe_code)]
+    pub(crate) fn is_resident(&self, at: u64, bytes: usize) -> bool {
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let is_inside = start
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.map.len());
+        if !is_inside {
+            return false;
+        }
+        let range = Range {
+            address: self.map.as_ptr() as usize + start,
+            bytes,
+        };
+        let range = range.from_page();
+        let mut pages = vec![0u8; range.bytes.div_ceil(page_bytes())];
+        // SAFETY: the range is of this map, which is mapped, and there is a byte for each of its pages.
+        let told = unsafe {
+            let address = range.address as *mut libc::c_void;
+            libc::mincore(address, range.bytes, pages.as_mut_ptr())
+        };
+        told == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
     /// Copies as many bytes as the kernel finds, from the first on; how many.
     fn copy(&self, at: usize, out: &mut [u8]) -> usize {
         let mut copied = 0;
@@ -146,11 +170,19 @@ pub(super) fn refused_bytes() -> usize {
 impl Range {
     /// From the start of its first page, also where the file's offset is not a page's.
     fn of(map: &Mmap) -> Self {
-        let address = map.as_ptr() as usize;
-        let before = address % page_bytes();
         Self {
-            address: address - before,
-            bytes: before + map.len(),
+            address: map.as_ptr() as usize,
+            bytes: map.len(),
+        }
+        .from_page()
+    }
+
+    /// With what lies before it in its first page.
+    fn from_page(self) -> Self {
+        let before = self.address % page_bytes();
+        Self {
+            address: self.address - before,
+            bytes: before + self.bytes,
         }
     }
 }

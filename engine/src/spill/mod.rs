@@ -5,6 +5,7 @@
 //! the same user that changes files in the engine's directory on purpose; lengths and checksums notice it late.
 
 mod base;
+mod direct;
 mod file;
 mod map;
 mod owner;

@@ -2,7 +2,7 @@
 
 use super::attachment::Attachment;
 use crate::{
-    Error,
+    Error, FileIo, memory,
     model::FILE_ALIGNMENT_BYTES,
     spill::{FileMap, SpillFile},
 };
@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs::File,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// `bytes` with the padding that they take in a file (E19).
@@ -24,6 +24,7 @@ pub(crate) struct ModelFile {
     attachment: Attachment,
     file: SpillFile,
     uses: Mutex<Uses>,
+    crowds_cache: OnceLock<bool>,
 }
 
 #[derive(Default)]
@@ -43,6 +44,7 @@ impl ModelFile {
             attachment: Attachment::default(),
             file,
             uses: Mutex::default(),
+            crowds_cache: OnceLock::new(),
         }
     }
 
@@ -96,6 +98,18 @@ impl ModelFile {
 
     pub(crate) fn len(&self) -> u64 {
         self.file.len()
+    }
+
+    /// Whether it would take much of what the machine has to spare for the page cache. Asked of the machine once: a file is written in one way.
+    pub(super) fn crowds_cache(&self) -> bool {
+        if self.len() < FileIo::DIRECT_BYTES {
+            return false;
+        }
+        *self.crowds_cache.get_or_init(|| {
+            // Where it cannot be told there is none to spare.
+            let available = memory::available_bytes().unwrap_or(0);
+            self.len() > available / FileIo::CACHE_SHARE
+        })
     }
 
     /// Bytes of the ranges that somebody holds, views too, padding included.
@@ -168,6 +182,17 @@ impl FileRange {
 
     pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), Error> {
         self.file.file.read_exact_at(out, self.offset + offset)
+    }
+
+    /// As [`Self::write_all_at`], past the page cache where possible; how many bytes went so.
+    pub(super) fn write_direct_at(&self, contents: &[u8], offset: u64) -> Result<u64, Error> {
+        let offset = self.offset + offset;
+        self.file.file.write_direct_at(contents, offset)
+    }
+
+    /// As [`Self::read_exact_at`], past the page cache where possible; how many bytes came so.
+    pub(super) fn read_direct_at(&self, out: &mut [u8], offset: u64) -> Result<u64, Error> {
+        self.file.file.read_direct_at(out, self.offset + offset)
     }
 
     /// Notices truncation (E22).

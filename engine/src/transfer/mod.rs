@@ -9,6 +9,7 @@ mod attachment;
 mod checksums;
 mod cufile;
 mod file_range;
+mod pool;
 mod ram_copy;
 mod staged;
 mod workers;
@@ -87,6 +88,8 @@ pub(crate) struct StoredSpan {
 pub(crate) struct Traffic {
     written_bytes: AtomicU64,
     read_bytes: AtomicU64,
+    direct_written_bytes: AtomicU64,
+    direct_read_bytes: AtomicU64,
 }
 
 impl Traffic {
@@ -98,10 +101,23 @@ impl Traffic {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Of what was written, what went past the page cache.
+    fn count_direct_written(&self, bytes: u64) {
+        self.direct_written_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Of what was read, what came past the page cache.
+    fn count_direct_read(&self, bytes: u64) {
+        self.direct_read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Counts from zero again: what the engine moved to try a way out is not the models'.
     fn restart(&self) {
         self.written_bytes.store(0, Ordering::Relaxed);
         self.read_bytes.store(0, Ordering::Relaxed);
+        self.direct_written_bytes.store(0, Ordering::Relaxed);
+        self.direct_read_bytes.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn written_bytes(&self) -> u64 {
@@ -110,5 +126,13 @@ impl Traffic {
 
     pub(crate) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn direct_written_bytes(&self) -> u64 {
+        self.direct_written_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn direct_read_bytes(&self) -> u64 {
+        self.direct_read_bytes.load(Ordering::Relaxed)
     }
 }

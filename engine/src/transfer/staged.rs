@@ -1,54 +1,35 @@
 //! The staged way: every byte passes a pinned slot, so that host memory stays inside the declared budget whatever
-//! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread.
+//! the block's size (E30). A chunk is one slot; chunks of a block travel in parallel, one a thread. What leaves the device
+//! has threads and slots of its own, so that loads never wait for stores.
 
 use super::{
     CHECKSUM_BYTES, Checksums, Contents, DeviceSpan, FileRange, RamCopy, StoredSpan, Traffic,
-    Transfer, TransferPath, file_range::padded_bytes, ram_copy::RamCopyBuilder, workers::Workers,
+    Transfer, TransferPath, file_range::padded_bytes, pool::Pool, ram_copy::RamCopyBuilder,
 };
 use crate::{
-    Error,
+    Error, FileIo,
     cancellation::Stop,
     cuda::{Context, DeviceAddress, Lane},
+    spill::FileMap,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, MutexGuard};
 
 /// Reads a block's original contents: offset in the block, and where to put the bytes.
 pub(crate) type SourceRead = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), Error> + Send + Sync>;
 
-/// I/O threads with a lane each.
+/// Threads and slots for both directions.
 pub(crate) struct Staged {
-    /// Before the lanes: threads are joined first.
-    workers: Workers,
-    lanes: Arc<Lanes>,
+    leaving: Pool,
+    arriving: Pool,
     slot_bytes: u64,
+    file_io: FileIo,
     traffic: Arc<Traffic>,
     /// Why slots are pageable: settled when they were made, so that nobody waits for a lane to learn it.
     pageable_reasons: Vec<String>,
 }
 
-/// One lane a thread. Callers who read or write device memory themselves take one that is idle.
-struct Lanes(Vec<Mutex<Lane>>);
-
-impl Lanes {
-    fn get(&self, thread: usize) -> MutexGuard<'_, Lane> {
-        self.0[thread]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One that nobody uses just now, else the first.
-    fn any(&self) -> MutexGuard<'_, Lane> {
-        let idle = self.0.iter().find_map(|lane| match lane.try_lock() {
-            Ok(lane) => Some(lane),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        idle.unwrap_or_else(|| self.get(0))
-    }
-}
-
 impl Staged {
-    /// Starts `io_threads` threads with a slot of `slot_bytes` each.
+    /// Starts `io_threads` threads for each direction, with a slot of `slot_bytes` each.
     ///
     /// # Errors
     /// No host memory, no stream, or no thread.
@@ -56,23 +37,20 @@ impl Staged {
         context: &Arc<Context>,
         io_threads: usize,
         slot_bytes: u64,
+        file_io: FileIo,
         traffic: Arc<Traffic>,
     ) -> Result<Self, Error> {
-        let slot_len = usize::try_from(slot_bytes)
-            .map_err(|_| Error::InvalidArgument(format!("a slot of {slot_bytes} bytes")))?;
-        let lanes = (0..io_threads)
-            .map(|_| Lane::new(context, slot_len))
-            .collect::<Result<Vec<_>, _>>()?;
-        let pageable_reasons = lanes
-            .iter()
-            .filter_map(|lane| lane.refusal().map(ToString::to_string))
-            .collect();
+        let pool = |role| Pool::new(context, role, io_threads, slot_bytes);
+        let (leaving, arriving) = (pool("leaving")?, pool("arriving")?);
+        let mut pageable_reasons = leaving.refusals();
+        pageable_reasons.extend(arriving.refusals());
         Ok(Self {
-            pageable_reasons,
-            workers: Workers::new(io_threads)?,
-            lanes: Arc::new(Lanes(lanes.into_iter().map(Mutex::new).collect())),
+            leaving,
+            arriving,
             slot_bytes,
+            file_io,
             traffic,
+            pageable_reasons,
         })
     }
 
@@ -85,7 +63,7 @@ impl Staged {
     pub(crate) fn store_to_ram(&self, from: DeviceSpan, stop: &Stop) -> Result<RamCopy, Error> {
         let copy = Arc::new(RamCopyBuilder::new(from.bytes, self.slot_bytes));
         let target = Arc::clone(&copy);
-        self.each_chunk(from, stop, move |lane, chunk| {
+        self.leaving.each_chunk(from, stop, move |lane, chunk| {
             let contents = lane.download(chunk.address, chunk.len)?;
             target.put(chunk.index, contents)
         })?;
@@ -100,7 +78,7 @@ impl Staged {
         stop: &Stop,
     ) -> Result<(), Error> {
         let source = Arc::clone(from);
-        self.each_chunk(to, stop, move |lane, chunk| {
+        self.arriving.each_chunk(to, stop, move |lane, chunk| {
             let contents = source.chunk(chunk.index);
             source
                 .checksums()
@@ -117,7 +95,7 @@ impl Staged {
         to: DeviceSpan,
         stop: &Stop,
     ) -> Result<(), Error> {
-        self.each_chunk(to, stop, move |lane, chunk| {
+        self.arriving.each_chunk(to, stop, move |lane, chunk| {
             read(chunk.offset, &mut lane.slot()?[..chunk.len])?;
             lane.upload(chunk.address, chunk.len)
         })
@@ -129,10 +107,10 @@ impl Staged {
         mut address: DeviceAddress,
         out: &mut [u8],
     ) -> Result<(), Error> {
-        self.workers.refuse_child()?;
+        self.arriving.refuse_child()?;
         for window in out.chunks_mut(self.slot_len()) {
             // Window by window: others who read beside this one, and the I/O threads, get theirs in between.
-            let mut lane = self.lanes.any();
+            let mut lane = self.any_lane();
             window.copy_from_slice(lane.download(address, window.len())?);
             address += window.len() as u64;
         }
@@ -146,7 +124,7 @@ impl Staged {
         contents: &mut Contents<'_>,
         stop: &Stop,
     ) -> Result<(), Error> {
-        let mut lane = self.lanes.any();
+        let mut lane = self.any_lane();
         let mut offset = 0;
         while offset < to.bytes {
             stop.check()?;
@@ -175,42 +153,28 @@ impl Staged {
         }
     }
 
-    fn each_chunk(
-        &self,
-        span: DeviceSpan,
-        stop: &Stop,
-        task: impl Fn(&mut Lane, Chunk) -> Result<(), Error> + Send + Sync + 'static,
-    ) -> Result<(), Error> {
-        let (lanes, stop) = (Arc::clone(&self.lanes), stop.clone());
-        let slot_bytes = self.slot_bytes;
-        self.workers
-            .run(span.bytes.div_ceil(slot_bytes), move |thread, index| {
-                stop.check()?;
-                let offset = index * slot_bytes;
-                let chunk = Chunk {
-                    index,
-                    offset,
-                    address: span.address + offset,
-                    len: (span.bytes - offset).min(slot_bytes) as usize,
-                };
-                task(&mut lanes.get(thread), chunk)
-            })
+    /// Whether what is written to the file goes past the page cache, where it can.
+    fn writes_direct(&self, range: &FileRange) -> bool {
+        match self.file_io {
+            FileIo::Auto => range.file().crowds_cache(),
+            FileIo::Direct => true,
+            FileIo::Cached => false,
+        }
     }
-}
 
-/// The part of a block that one slot takes.
-struct Chunk {
-    index: u64,
-    /// In the block.
-    offset: u64,
-    address: DeviceAddress,
-    len: usize,
-}
+    /// Whether what is read from the file and is not in the page cache comes past it, where it can.
+    fn reads_direct(&self, range: &FileRange) -> bool {
+        match self.file_io {
+            FileIo::Auto => range.file().len() >= FileIo::DIRECT_BYTES,
+            FileIo::Direct => true,
+            FileIo::Cached => false,
+        }
+    }
 
-impl Chunk {
-    /// How much of it lies before `end`, an offset in the block.
-    fn part_before(&self, end: u64) -> usize {
-        end.saturating_sub(self.offset).min(self.len as u64) as usize
+    /// A lane that nobody uses just now, else one that is waited for.
+    fn any_lane(&self) -> MutexGuard<'_, Lane> {
+        let idle = self.arriving.idle().or_else(|| self.leaving.idle());
+        idle.unwrap_or_else(|| self.arriving.first())
     }
 }
 
@@ -225,9 +189,10 @@ impl Staged {
         stop: &Stop,
     ) -> Result<Checksums, Error> {
         let checksums = Checksums::new(from.bytes, self.checksum_bytes());
+        let is_direct = self.writes_direct(to);
         let (sums, target, traffic) =
             (checksums.clone(), Arc::clone(to), Arc::clone(&self.traffic));
-        self.each_chunk(from, stop, move |lane, chunk| {
+        self.leaving.each_chunk(from, stop, move |lane, chunk| {
             sums.record_window(chunk.offset, lane.download(chunk.address, chunk.len)?);
             let skipped = chunk.part_before(done);
             if skipped == chunk.len {
@@ -237,8 +202,13 @@ impl Staged {
             let padded = padded_bytes(chunk.len as u64) as usize;
             let contents = &mut lane.slot()?[..padded];
             contents[chunk.len..].fill(0);
-            target.write_all_at(&contents[skipped..], chunk.offset + skipped as u64)?;
-            traffic.count_written((padded - skipped) as u64);
+            let (contents, offset) = (&contents[skipped..], chunk.offset + skipped as u64);
+            if is_direct {
+                traffic.count_direct_written(target.write_direct_at(contents, offset)?);
+            } else {
+                target.write_all_at(contents, offset)?;
+            }
+            traffic.count_written(contents.len() as u64);
             Ok(())
         })?;
         Ok(checksums)
@@ -254,20 +224,31 @@ impl Staged {
         done: u64,
         stop: &Stop,
     ) -> Result<(), Error> {
+        let is_direct = self.reads_direct(from);
+        // Asked which pages are in memory; without it none is taken to be.
+        let residency = is_direct.then(|| from.map().ok()).flatten();
         let (sums, source, traffic) = (
             checksums.clone(),
             Arc::clone(from),
             Arc::clone(&self.traffic),
         );
-        self.each_chunk(to, stop, move |lane, chunk| {
+        self.arriving.each_chunk(to, stop, move |lane, chunk| {
             let there = chunk.part_before(done);
             if there > 0 {
                 lane.download(chunk.address, there)?;
             }
-            let contents = &mut lane.slot()?[..chunk.len];
-            let missing = &mut contents[there..];
-            source.read_exact_at(missing, chunk.offset + there as u64)?;
-            traffic.count_read(missing.len() as u64);
+            let slot = lane.slot()?;
+            let offset = chunk.offset + there as u64;
+            let missing = chunk.len - there;
+            let is_resident = |map: &FileMap| map.is_resident(offset, missing);
+            if is_direct && missing > 0 && !residency.as_ref().is_some_and(is_resident) {
+                let padded = padded_bytes(chunk.len as u64) as usize;
+                traffic.count_direct_read(source.read_direct_at(&mut slot[there..padded], offset)?);
+            } else {
+                source.read_exact_at(&mut slot[there..chunk.len], offset)?;
+            }
+            traffic.count_read(missing as u64);
+            let contents = &slot[..chunk.len];
             sums.verify_window(
                 chunk.offset,
                 contents,

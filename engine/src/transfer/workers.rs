@@ -100,11 +100,11 @@ impl Shared {
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts `count` threads, named after `role`.
     ///
     /// # Errors
     /// The system refuses a thread; those already started are joined.
-    pub(super) fn new(count: usize) -> Result<Self, Error> {
+    pub(super) fn new(role: &str, count: usize) -> Result<Self, Error> {
         let mut workers = Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
@@ -115,12 +115,14 @@ impl Workers {
         };
         for index in 0..count {
             let shared = Arc::clone(&workers.shared);
+            // The kernel keeps 15 bytes of a name.
+            let name = format!("{role}-{index}");
             let thread = std::thread::Builder::new()
-                .name(format!("offload-io-{index}"))
+                .name(name.clone())
                 .spawn(move || shared.work(index))
                 .map_err(|source| Error::Io {
                     operation: "start of a thread",
-                    path: format!("offload-io-{index}").into(),
+                    path: name.into(),
                     source,
                 })?;
             workers.threads.push(thread);
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn every_chunk_runs_exactly_once() {
         for threads in [1, 4] {
-            let workers = Workers::new(threads).unwrap();
+            let workers = Workers::new("test", threads).unwrap();
             let seen: Arc<Vec<AtomicUsize>> =
                 Arc::new((0..50).map(|_| AtomicUsize::new(0)).collect());
             let counts = Arc::clone(&seen);
@@ -226,12 +228,15 @@ mod tests {
 
     #[test]
     fn no_chunks_are_done_at_once() {
-        Workers::new(1).unwrap().run(0, |_, _| Ok(())).unwrap();
+        Workers::new("test", 1)
+            .unwrap()
+            .run(0, |_, _| Ok(()))
+            .unwrap();
     }
 
     #[test]
     fn the_first_error_stops_the_rest() {
-        let workers = Workers::new(1).unwrap();
+        let workers = Workers::new("test", 1).unwrap();
         let ran = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&ran);
         let error = workers
@@ -249,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_and_the_thread_lives_on() {
-        let workers = Workers::new(1).unwrap();
+        let workers = Workers::new("test", 1).unwrap();
         let error = workers
             .run(3, |_, chunk| panic!("chunk {chunk} went wrong"))
             .unwrap_err();
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_a_task_holds_is_let_go_before_its_operation_returns() {
-        let workers = Workers::new(4).unwrap();
+        let workers = Workers::new("test", 4).unwrap();
         for _ in 0..200 {
             let held = Arc::new(());
             let inside = Arc::clone(&held);

@@ -316,9 +316,7 @@ fn waits_for_a_visitor_end_when_they_are_cancelled() {
             let request = scope.spawn(|| engine.request("m", 0, &mut stopping_at(&gate, "a")));
             gate.wait_until_reached();
             let waiting = scope.spawn(|| act(&fixture, &cancellation));
-            until(engine, "it has its turn", |state| {
-                !state.turns.queue.is_empty()
-            });
+            until(engine, "it has its turn", |state| !state.turns.is_empty());
             cancellation.cancel();
             let error = waiting.join().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
@@ -345,7 +343,7 @@ fn a_wait_for_memory_ends_when_it_is_cancelled() {
         let unless = engine.unless(&cancellation);
         let waiting = scope.spawn(move || unless.request("n", 7 * MIB / 2, &mut |_| Ok(())));
         until(engine, "it lets the turn go", |state| {
-            state.inside.len() == 2 && state.turns.queue.is_empty()
+            state.inside.len() == 2 && state.turns.is_empty()
         });
         cancellation.cancel();
         let error = waiting.join().unwrap().unwrap_err();

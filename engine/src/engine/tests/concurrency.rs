@@ -63,7 +63,7 @@ fn two_visitors_may_look_at_one_block() {
             gate.open();
             let free = scope.spawn(|| fixture.free_all());
             until(&fixture.engine, "freeing has its turn", |state| {
-                !state.turns.queue.is_empty()
+                !state.turns.is_empty()
             });
             assert_eq!(fixture.engine.status().tiers.vram, 2 * MIB);
             other.open();
@@ -100,7 +100,7 @@ fn freeing_waits_for_the_block_that_a_visitor_looks_at_and_frees_everything() {
                 fixture.engine.free_memory(None, everything).unwrap()
             });
             until(&fixture.engine, "freeing has its turn", |state| {
-                !state.turns.queue.is_empty()
+                !state.turns.is_empty()
             });
             gate.open();
             let freed = free.join().unwrap();
@@ -135,7 +135,7 @@ fn a_write_waits_for_the_visitor_who_sees_the_old_bytes_to_the_end() {
         gate.wait_until_reached();
         let write = scope.spawn(|| overwrite(&fixture.engine, "m", "a", 9));
         until(&fixture.engine, "the write has its turn", |state| {
-            !state.turns.queue.is_empty()
+            !state.turns.is_empty()
         });
         gate.open();
         write.join().unwrap();
@@ -157,7 +157,7 @@ fn a_drop_waits_for_the_visitor_and_the_request_learns_of_it_at_its_next_step() 
         thread::scope(|scope| {
             let dropped = scope.spawn(|| fixture.engine.drop_model("m"));
             until(&fixture.engine, "the drop has its turn", |state| {
-                !state.turns.queue.is_empty()
+                !state.turns.is_empty()
             });
             assert_eq!(fixture.engine.status().models.len(), 1);
             gate.open();
@@ -230,9 +230,7 @@ fn turns_are_had_in_the_order_of_asking() {
                 };
                 engine.write_tensor(name, "x", &mut contents).unwrap();
             });
-            until(engine, "it queues", |state| {
-                state.turns.queue.len() == at + 2
-            });
+            until(engine, "it queues", |state| state.turns.len() == at + 2);
         }
         gate.open();
         first.join().unwrap().unwrap();

@@ -163,7 +163,11 @@ fn slots_that_cannot_be_pinned_are_noted_and_serve() {
         .build()
         .unwrap();
     let engine = Engine::open_on(driver.context(), settings).unwrap();
-    assert_eq!(engine.status().notes.len(), 3);
+    assert_eq!(
+        engine.status().notes.len(),
+        6,
+        "three threads for each direction"
+    );
     let fixture = Fixture {
         driver,
         directory,

@@ -6,6 +6,7 @@ mod cancellation;
 mod concurrency;
 mod cufile;
 mod damage;
+mod direct;
 mod faults;
 mod forks;
 mod host;
@@ -15,6 +16,7 @@ mod remains;
 mod scarcity;
 mod shortages;
 mod stress;
+mod swap;
 mod waits;
 
 use super::*;
@@ -54,7 +56,7 @@ impl Fixture {
         let builder = Settings::builder()
             .directory(directory.path())
             .tmpfs(TmpfsPolicy::CountAsRam)
-            .staging_bytes(2 * MIB)
+            .staging_bytes(4 * MIB)
             .io_threads(2);
         let settings = set(builder).build().unwrap();
         let engine = Engine::open_on(driver.context(), settings).unwrap();

@@ -54,7 +54,7 @@ fn a_workspace_is_waited_for_until_its_request_ends() {
         let second = scope
             .spawn(|| engine.request("b", 7 * MIB / 2, &mut |_| Err(Error::Caller("seen".into()))));
         until(engine, "it lets the turn go", |state| {
-            state.inside.len() == 2 && state.turns.queue.is_empty()
+            state.inside.len() == 2 && state.turns.is_empty()
         });
         // Others have their turn meanwhile.
         engine.make_resident("b").unwrap();
@@ -105,7 +105,7 @@ fn loads_writes_and_residents_wait_for_workspaces_too() {
             scope.spawn(|| engine.make_resident("b").map(|_| ()).unwrap()),
         ];
         until(engine, "all of them wait", |state| {
-            state.inside.len() == 4 && state.turns.queue.is_empty()
+            state.inside.len() == 4 && state.turns.is_empty()
         });
         assert!(engine.drop_model("c").is_err(), "a load knows it alone");
         gate.open();
@@ -149,7 +149,7 @@ fn requests_that_come_and_go_do_not_keep_memory_from_one_that_waits_for_it() {
             })
         });
         until(engine, "the large one waits", |state| {
-            state.workspaces.line.len() == 1 && state.turns.queue.is_empty()
+            state.workspaces.line.len() == 1 && state.turns.is_empty()
         });
         // One ends and comes again before the other ends.
         gate.open();

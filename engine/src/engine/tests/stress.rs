@@ -219,7 +219,7 @@ fn stress(seed: u64, threshold: Threshold) {
     });
     assert!(begin.elapsed() < Duration::from_secs(60), "seed {seed}");
     let state = fixture.engine.state();
-    assert!(state.turns.queue.is_empty() && state.inside.is_empty());
+    assert!(state.turns.is_empty() && state.inside.is_empty());
     assert!(state.workspaces.held.is_empty() && state.workspaces.line.is_empty());
     let blocks = || state.models.iter().flat_map(|model| &model.blocks);
     assert!(blocks().all(|block| (block.pins, block.claims) == (0, 0)));

@@ -4,7 +4,7 @@ mod transfers;
 
 use super::*;
 use crate::{
-    Fill, Settings, TmpfsPolicy,
+    FileIo, Fill, Settings, TmpfsPolicy,
     cuda::{DeviceBuffer, fake::FakeDriver},
     cufile::fake::{FakeCuFile, Fault},
     transfer::file_range::padded_bytes,
@@ -51,7 +51,7 @@ impl Parts {
             .unwrap();
         let context = cuda.context();
         let traffic = Arc::new(Traffic::default());
-        let staged = Staged::new(&context, 2, SLOT, Arc::clone(&traffic)).unwrap();
+        let staged = Staged::new(&context, 2, SLOT, FileIo::Cached, Arc::clone(&traffic)).unwrap();
         Self {
             spill: SpillDirectory::open(&settings).unwrap(),
             context,
