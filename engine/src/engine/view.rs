@@ -7,8 +7,8 @@ use crate::{
     spill::FileMap,
     transfer::RamCopy,
 };
-use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3;
+use std::{hash::Hasher as _, sync::Arc};
+use twox_hash::XxHash3_64;
 
 /// Buffer for what a reader did not ask for and its checksum needs, bytes.
 const ASIDE_BYTES: u64 = 64 << 10;
@@ -166,26 +166,26 @@ impl FileBacking {
             let chunk_start = chunk * checksums.chunk_bytes();
             let chunk_end = (chunk_start + checksums.chunk_bytes()).min(self.copy.range.bytes());
             let (from, to) = (start.max(chunk_start), end.min(chunk_end));
-            let mut hash = Xxh3::new();
+            let mut hash = XxHash3_64::new();
             self.hash_aside(chunk_start, from, &mut hash)?;
             let target = &mut out[(from - start) as usize..(to - start) as usize];
             self.copy_at(from, target)?;
-            hash.update(target);
+            hash.write(target);
             self.hash_aside(to, chunk_end, &mut hash)?;
-            checksums.verify_sum(chunk, hash.digest(), &what)?;
+            checksums.verify_sum(chunk, hash.finish(), &what)?;
         }
         Ok(())
     }
 
     /// Hashes the block's bytes from `start` to `end`.
-    fn hash_aside(&self, start: u64, end: u64, hash: &mut Xxh3) -> Result<(), Error> {
+    fn hash_aside(&self, start: u64, end: u64, hash: &mut XxHash3_64) -> Result<(), Error> {
         let mut buffer = vec![0; ASIDE_BYTES.min(end - start) as usize];
         let mut at = start;
         while at < end {
             let len = (end - at).min(ASIDE_BYTES);
             let window = &mut buffer[..len as usize];
             self.copy_at(at, window)?;
-            hash.update(window);
+            hash.write(window);
             at += len;
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// Bytes of a file that share a checksum.
 pub(crate) const CHECKSUM_BYTES: u64 = 256 << 10;
@@ -69,13 +69,13 @@ impl Checksums {
     }
 
     pub(crate) fn record(&self, chunk: u64, contents: &[u8]) {
-        self.sums[chunk as usize].store(xxh3_64(contents), Ordering::Relaxed);
+        self.sums[chunk as usize].store(XxHash3_64::oneshot(contents), Ordering::Relaxed);
     }
 
     /// # Errors
     /// [`Error::Corrupt`] naming what was read and which chunk.
     pub(crate) fn verify(&self, chunk: u64, contents: &[u8], what: &str) -> Result<(), Error> {
-        self.verify_sum(chunk, xxh3_64(contents), what)
+        self.verify_sum(chunk, XxHash3_64::oneshot(contents), what)
     }
 
     /// As [`Self::verify`], for a sum that was made piece by piece.
