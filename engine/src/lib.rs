@@ -35,9 +35,12 @@
 //! Somebody may cut, change, unlink or remove any of it at any time: readers get the right bytes or a typed error, the
 //! process gets no signal, and the directory is made again when the next file needs it.
 //!
+//! Large files go past the kernel's page cache where that has no room to spare, and are read from it as far as it has them
+//! ([`FileIo`], [`Status::direct_written_bytes`]); what the filesystem refuses for direct I/O goes through the cache.
+//!
 //! # Threads
-//! Any thread may call at any time. Moves have their turn in the order of asking; a request has it while it brings a block
-//! in, not while its visitor runs, and the block that a visitor looks at stays, unchanged, until it returns.
+//! Any thread may call at any time. Moves have their turn in the order of asking, two at a time where one model leaves the device and
+//! another one arrives; a request has it while it brings a block in, not while its visitor runs, and the block that a visitor looks at stays, unchanged, until it returns.
 //! [`Engine::status`] and [`Engine::map`] wait for nobody. [`Engine::unless`] gives the operations that a [`Cancellation`]
 //! ends early: between chunks, between blocks and wherever they wait, with the old or the new state left behind.
 //!
@@ -61,8 +64,8 @@
 //! disk they would gain nothing, and a call that has returned must have ended.
 //!
 //! # What it does not do
-//! There is no hardware abstraction layer: a device that is not CUDA is refused. Moves do not run beside each other, as
-//! they share the disk and the staging slots. A visitor that runs is not interrupted. Mapped bytes cannot be borrowed, only
+//! There is no hardware abstraction layer: a device that is not CUDA is refused. Two models do not leave, or
+//! arrive, beside each other, as they would share the disk and the staging slots. A visitor that runs is not interrupted. Mapped bytes cannot be borrowed, only
 //! copied out ([`TensorView::read_at`] says why and what that costs). A forked child is refused whatever would move bytes or
 //! take a lock; views that it was born with it may read.
 

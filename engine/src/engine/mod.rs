@@ -1,6 +1,6 @@
 //! The engine: what is where, and every way in which that changes.
 //!
-//! One lock and one turn. The lock is held for looking at the state and for committing a move, never while bytes travel or
+//! One lock and one turn, which two may share. The lock is held for looking at the state and for committing a move, never while bytes travel or
 //! a caller's code runs: `status` and `map` never wait for a transfer. The turn is had by whoever moves bytes, in the
 //! order of asking; a request has it while it brings a block in and pins it, not while its visitor runs.
 //!
@@ -53,8 +53,8 @@ use turn::Moves;
 
 /// Moves the tensors of models between device memory, RAM and files.
 ///
-/// Methods take `&self` and may be called from any thread; moves run one after the other, in the order of asking, and
-/// visitors of requests beside them. The device's primary context is left current on the calling thread. Dropping an
+/// Methods take `&self` and may be called from any thread; moves run one after the other, in the order of asking, but for one model that
+/// leaves beside one that arrives, and visitors of requests beside them. The device's primary context is left current on the calling thread. Dropping an
 /// engine is [`Engine::close`] without the report.
 pub struct Engine {
     // In the order of dropping: models give back device memory and files, then the I/O threads end, then the context

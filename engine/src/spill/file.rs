@@ -232,10 +232,18 @@ impl SpillFile {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the file has another length than it was made with, [`Error::Io`].
-    #[allow(unsafe_code)]
     pub(crate) fn map(&self, offset: u64, bytes: u64) -> Result<FileMap, Error> {
-        self.range(offset, bytes)?;
         self.check_len()?;
+        self.map_as_it_is(offset, bytes)
+    }
+
+    /// As [`map`](Self::map), whatever the file's length is by now.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    #[allow(unsafe_code)]
+    pub(crate) fn map_as_it_is(&self, offset: u64, bytes: u64) -> Result<FileMap, Error> {
+        self.range(offset, bytes)?;
         let length = usize::try_from(bytes)
             .map_err(|_| Error::Internal(format!("a map of {bytes} bytes does not fit")))?;
         let mut options = MmapOptions::new();

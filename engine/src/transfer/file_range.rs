@@ -209,6 +209,11 @@ impl FileRange {
         self.file.file.sync()
     }
 
+    /// Maps the contents to ask which pages are in memory.
+    pub(super) fn map_to_ask(&self) -> Result<FileMap, Error> {
+        self.file.file.map_as_it_is(self.offset, self.bytes)
+    }
+
     /// Maps the contents read-only (E20).
     pub(crate) fn map(&self) -> Result<FileMap, Error> {
         self.file.file.map(self.offset, self.bytes)

@@ -226,7 +226,8 @@ impl Staged {
     ) -> Result<(), Error> {
         let is_direct = self.reads_direct(from);
         // Asked which pages are in memory; without it none is taken to be.
-        let residency = is_direct.then(|| from.map().ok()).flatten();
+        let residency = is_direct.then(|| from.map_to_ask().ok()).flatten();
+        let name = from.file().path().display().to_string();
         let (sums, source, traffic) = (
             checksums.clone(),
             Arc::clone(from),
@@ -241,19 +242,23 @@ impl Staged {
             let offset = chunk.offset + there as u64;
             let missing = chunk.len - there;
             let is_resident = |map: &FileMap| map.is_resident(offset, missing);
-            if is_direct && missing > 0 && !residency.as_ref().is_some_and(is_resident) {
+            if !is_direct || missing == 0 {
+                source.read_exact_at(&mut slot[there..chunk.len], offset)?;
+                sums.verify_window(chunk.offset, &slot[..chunk.len], &name)?;
+            } else if there == 0 && residency.as_ref().is_some_and(is_resident) {
+                // Hashed while the processor's own cache has what was read.
+                let piece_bytes = sums.chunk_bytes() as usize;
+                let pieces = slot[..chunk.len].chunks_mut(piece_bytes);
+                for (piece, offset) in pieces.zip((offset..).step_by(piece_bytes)) {
+                    source.read_exact_at(piece, offset)?;
+                    sums.verify_window(offset, piece, &name)?;
+                }
+            } else {
                 let padded = padded_bytes(chunk.len as u64) as usize;
                 traffic.count_direct_read(source.read_direct_at(&mut slot[there..padded], offset)?);
-            } else {
-                source.read_exact_at(&mut slot[there..chunk.len], offset)?;
+                sums.verify_window(chunk.offset, &slot[..chunk.len], &name)?;
             }
             traffic.count_read(missing as u64);
-            let contents = &slot[..chunk.len];
-            sums.verify_window(
-                chunk.offset,
-                contents,
-                &source.file().path().display().to_string(),
-            )?;
             if there < chunk.len {
                 lane.upload(chunk.address, chunk.len)?;
             }

@@ -93,8 +93,11 @@ impl Shared {
                         operation.failure = Some((chunk, error));
                     }
                 }
+                if operation.is_over() {
+                    // Nobody waits for single chunks.
+                    self.changed.notify_all();
+                }
             }
-            self.changed.notify_all();
         }
     }
 }
