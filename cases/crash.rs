@@ -53,7 +53,7 @@ fn written(mib: u64) -> Moment {
 
 /// Small slots: a transfer is many short steps, between which signals come.
 fn crash(name: &str, vram_mib: u64, models: Vec<Model>) -> Case {
-    case("crash", name, vram_mib, models).set("OFFLOAD_STAGING_MB", "2")
+    case("crash", name, vram_mib, models).set("OFFLOAD_STAGING_MB", "4")
 }
 
 /// Models of which each leaves a file.

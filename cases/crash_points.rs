@@ -60,7 +60,7 @@ fn crash(name: &str, signal: Deadly, deadly: usize, steps: impl IntoIterator<Ite
     let name = format!("{name}_{signal}");
     let mut case = case("crash_points", name, 0, vec![tiny("a", 1)])
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
         .steps(steps);
     case.gpu = Gpu::with_vram(8 * MIB);
     case.pace = Pace::Brisk;

@@ -107,7 +107,7 @@ fn journey(name: &str, plan: &str) -> Case {
     let free_all = || free(Amount::float(1e30), Destinations::Any);
     case("disk", name, 32, vec![plain("a", 1, &[2 * MIB; 6])])
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "2")
+        .set("OFFLOAD_STAGING_MB", "4")
         .needs(Capability::Modify)
         .failing(plan)
         .steps([
@@ -213,7 +213,7 @@ fn under_pressure(name: &str, plan: &str) -> Case {
     let models = vec![plain("a", 1, &[2 * MIB; 3]), plain("b", 2, &[2 * MIB; 3])];
     let mut case = case("disk", name, 8, models)
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "2")
+        .set("OFFLOAD_STAGING_MB", "4")
         .failing(plan)
         .steps([load("a"), load("b"), request("a")])
         .steps([request("b"), request("a")]);
@@ -230,7 +230,7 @@ fn failed_change() -> Case {
     let model = plain("a", 1, &[64 << 10; 6]);
     case("disk", "a_copy_for_a_change_fails", 32, vec![model])
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "2")
+        .set("OFFLOAD_STAGING_MB", "4")
         .needs(Capability::Modify)
         .failing(plan)
         .steps([

@@ -304,7 +304,7 @@ fn pressed() -> Vec<Case> {
                 release("v"),
             ]),
         direct("killed_during_an_offload", 32, vec![six("a", 1)])
-            .set("OFFLOAD_STAGING_MB", "2")
+            .set("OFFLOAD_STAGING_MB", "4")
             .steps([1, 4, 8, 12].into_iter().flat_map(|mib| {
                 let when = Moment::Freed { bytes: mib * MIB };
                 [load("a")]

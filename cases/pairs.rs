@@ -84,7 +84,7 @@ fn pair(name: &str) -> Case {
     let models = vec![plain("a", 1, &[2 * MIB; 4]), plain("b", 2, &[2 * MIB; 4])];
     case("pairs", name, 14, models)
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "2")
+        .set("OFFLOAD_STAGING_MB", "4")
         .needs(Capability::Modify)
 }
 
@@ -219,7 +219,7 @@ fn drawn(stream: u64) -> Case {
     };
     let mut case = case("pairs", format!("drawn_{stream}"), 0, models)
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
         .set("OFFLOAD_CUFILE", setting)
         .steps([
             load("a"),

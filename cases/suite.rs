@@ -103,8 +103,19 @@ fn confined(case: &Case) -> Option<String> {
         .map(|_| "a real driver takes more host memory than the group has".into())
 }
 
-/// Whether an emulated cuFile would transfer directly to the disk on which the case's directory lies.
+/// The setting by which an engine goes past the page cache.
+pub(crate) const FILE_IO: &str = "OFFLOAD_FILE_IO";
+
+fn sets(case: &Case, variable: &str, value: &str) -> bool {
+    let mut settings = case.settings.iter();
+    settings.any(|(name, set)| *name == variable && set == value)
+}
+
+/// Whether direct I/O, or an emulated cuFile, would transfer directly to the disk on which the case's directory lies.
 fn transfers_directly(case: &Case) -> bool {
+    if sets(case, FILE_IO, "direct") {
+        return true;
+    }
     let is_off = |(name, value): &(_, String)| *name == "OFFLOAD_CUFILE" && value == "off";
     match (&case.gpu, case.world.volume) {
         (Gpu::Present { cufile, .. }, Volume::Disk) => {

@@ -10,6 +10,7 @@ use crate::{
         CaseWords as _, attack, case, drop_model, fails, free, free_from, hold, load, modify,
         read_back, read_held, release, request_with,
     },
+    suite::FILE_IO,
     world_steps::{beside, dies_idle},
 };
 use spillproof_harness::{
@@ -48,6 +49,9 @@ const NEIGHBOURED: &str = "neighboured";
 /// What is as another workload but for the way that cuFile takes.
 const COMPATIBLE: &str = "compatible";
 
+/// A workload past the page cache.
+const DIRECT: &str = "direct";
+
 /// Whether calls of the site are made to fail in a workload of this name: of those that resemble another one, or that take
 /// longer, only what they are there for is swept.
 #[must_use]
@@ -83,6 +87,9 @@ pub fn is_swept(workload: &str, site: SiteId) -> bool {
         _ if workload.starts_with(HARMED) => &["fstat", "madvise", "open", "openat", "pread"],
         _ if workload.starts_with(NEIGHBOURED) => &["flock"],
         _ if workload.starts_with(COMPATIBLE) => &["cuFileRead", "cuFileWrite"],
+        _ if workload.starts_with(DIRECT) => &[
+            "openat", "fstat", "pwrite", "pread", "mmap", "munmap", "close",
+        ],
         _ => return true,
     };
     own.contains(&site.site().name)
@@ -102,7 +109,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
     cases.extend([durable(), first_open(), registered(), closed(), shaped()]);
-    cases.extend([harmed(), neighboured(), compatible()]);
+    cases.extend([harmed(), neighboured(), compatible(), direct()]);
     cases
 }
 
@@ -144,7 +151,7 @@ fn workload(
     };
     let mut case = case("sweep", format!("{name}{RECORDED}"), 0, models)
         .set("OFFLOAD_IO_THREADS", "1")
-        .set("OFFLOAD_STAGING_MB", "1")
+        .set("OFFLOAD_STAGING_MB", "2")
         .set("OFFLOAD_CUFILE", setting)
         .steps(steps);
     case.gpu = Gpu::with_vram(vram_bytes);
@@ -221,7 +228,7 @@ fn journey(way: Way) -> Case {
     ];
     let mut case = workload(JOURNEY, way, 6 * MIB, models, 0..usize::MAX, steps)
         .set("OFFLOAD_IO_THREADS", "4")
-        .set("OFFLOAD_STAGING_MB", "4");
+        .set("OFFLOAD_STAGING_MB", "8");
     case.name = case.name.trim_end_matches(RECORDED).to_owned();
     if let Some(faults) = &mut case.faults {
         faults.records = false;
@@ -327,6 +334,14 @@ fn durable() -> Case {
 
 /// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged. The one before it was asked to
 /// end and left nothing.
+/// There and back past the page cache, whose descriptor is another one than that of maps and locks.
+fn direct() -> Case {
+    let steps = [load("a"), free_all(), request("a"), free_all()];
+    let models = vec![tiny("a", 1)];
+    workload(DIRECT, Way::Staged, 8 * MIB, models, 1..3, steps).set(FILE_IO, "direct")
+}
+
+/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged.
 fn first_open() -> Case {
     let [dies, restarts] = dies_idle(spillproof_harness::crash::Deadly::Terminate);
     let serves = [load("a"), free_all()];

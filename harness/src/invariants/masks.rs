@@ -47,6 +47,8 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
             error,
             names::EOPNOTSUPP | names::ENOSYS | names::EINVAL | names::ENODEV
         ),
+        // What direct I/O refuses ordinary I/O moves (F37), or nothing does: digests tell.
+        "pread" | "pwrite" if error == names::EINVAL => true,
         // Without direct I/O. A file without its name is reached by its other descriptor. A start passes over what it cannot
         // look into: that may be another's; not over what it makes itself when descriptors run out (F36).
         "open" | "openat" => match error {

@@ -22,7 +22,7 @@ const NAMES: [(i64, &str); 5] = [
     (0x0102_1994, "tmpfs"),
 ];
 
-/// Why no cuFile transfers directly to files in this directory; `None` where one may. A directory that is not made yet counts as the
+/// Why nothing is surely transferred directly to files in this directory, by cuFile or by direct I/O; `None` where one may. A directory that is not made yet counts as the
 /// one that it will be made in.
 #[must_use]
 pub fn out_of_direct_reach(directory: &Path) -> Option<String> {
@@ -40,7 +40,7 @@ fn refusal(kind: i64, directory: &Path) -> Option<String> {
     let name = NAMES.iter().find(|(known, _)| *known == kind);
     let name = name.map_or_else(|| format!("{kind:#x}"), |(_, name)| (*name).to_owned());
     Some(format!(
-        "cuFile transfers nothing directly on {name}, where {} is; set SPILLPROOF_DIR to a directory on ext4 or xfs",
+        "nothing is transferred directly on {name}, where {} is; set SPILLPROOF_DIR to a directory on ext4 or xfs",
         directory.display()
     ))
 }
