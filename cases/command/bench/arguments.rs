@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use spillproof_harness::{
-    bench::{Pattern, Size, Sizes, Table},
+    bench::{Loads, Pattern, Size, Sizes, Table},
     device::DeviceKind,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -46,6 +46,17 @@ impl TableName {
     }
 }
 
+/// Names of loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LoadName {
+    /// From a file that is nowhere but on the disk
+    Cold,
+    /// From a file in the page cache
+    Warm,
+    /// Neither: storing is all
+    None,
+}
+
 /// Arguments of the mode.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
@@ -64,6 +75,14 @@ pub(crate) struct Arguments {
         default_value = "4GiB"
     )]
     bytes: Vec<ByteSize>,
+    /// Loads of the tensor that are measured: each needs its file read once more, which takes long at large sizes
+    #[arg(
+        long,
+        env = "SPILLPROOF_LOADS",
+        value_delimiter = ',',
+        default_value = "cold,warm"
+    )]
+    loads: Vec<LoadName>,
     /// Models of the requests
     #[arg(long, env = "SPILLPROOF_MODELS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     models: u16,
@@ -142,6 +161,14 @@ impl Arguments {
         all.into_iter()
             .filter(|table| asked.contains(table))
             .collect()
+    }
+
+    /// Which loads are measured.
+    pub(super) fn loads(&self) -> Loads {
+        Loads {
+            cold: self.loads.contains(&LoadName::Cold),
+            warm: self.loads.contains(&LoadName::Warm),
+        }
     }
 
     pub(super) fn time_limit(&self) -> Option<Duration> {

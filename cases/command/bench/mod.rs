@@ -89,6 +89,7 @@ impl Arguments {
             contenders,
             settings: self.env.clone(),
             sizes: self.sizes().map_err(Refusal::Usage)?,
+            loads: self.loads(),
             sample_bytes: self.sample_bytes.as_u64(),
         };
         let mut rows = rows(&timed, &benchmark.sizes, &benchmark.contenders);

@@ -20,7 +20,7 @@ mod tensor;
 
 pub use failure::{Clock, Failure};
 pub use journal::{Journal, JournalError};
-pub use plan::{Contender, Measures, Pattern, Row, Size, Sizes, Table, rows};
+pub use plan::{Contender, Loads, Measures, Pattern, Row, Size, Sizes, Table, rows};
 pub use summary::{Summary, SummaryMemory, summaries};
 pub use table::markdown;
 
@@ -69,6 +69,8 @@ pub struct Benchmark {
     pub settings: Vec<(String, String)>,
     /// How large everything is.
     pub sizes: Sizes,
+    /// Which loads of a tensor are measured.
+    pub loads: Loads,
     /// Bytes of each try by which the way of a ceiling is chosen.
     pub sample_bytes: u64,
 }
@@ -266,7 +268,7 @@ impl Benchmark {
         served.open()?;
         let run = match row.measures {
             Measures::Ceiling | Measures::MixedCeiling => Run::default(),
-            Measures::Tensor => tensor::run(served, row.bytes, verifies)?,
+            Measures::Tensor => tensor::run(served, row.bytes, self.loads, verifies)?,
             Measures::Requests(_) => {
                 // An emulated device has its size; a real one is made small.
                 let _ballast = match self.device {

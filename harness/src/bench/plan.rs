@@ -93,6 +93,15 @@ pub enum Table {
     Swap,
 }
 
+/// Which loads of a tensor are measured; storing it always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// From a file that is nowhere but on the disk.
+    pub cold: bool,
+    /// From a file in the page cache.
+    pub warm: bool,
+}
+
 /// The sizes of everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes {

@@ -103,7 +103,15 @@ fn resumed() {
             "- tensor/2MiB/engine lacks 2 runs, the time limit came; go on with --resume"
         )
     );
-    ended(&with(&["--runs", "1", "--resume", "out.jsonl"]), 0);
+    let stored = ["--runs", "1", "--resume", "out.jsonl", "--loads", "none"];
+    ended(&with(&stored), 0);
+    let of_engine = document(&stage)["runs"][1].clone();
+    let steps = of_engine["steps"].as_array().unwrap().iter();
+    let steps: Vec<_> = steps.map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        (steps, &of_engine["is_verified"]),
+        (vec!["load_m", "store"], &true.into())
+    );
     let first = document(&stage)["runs"].clone();
     ended(&with(&["--runs", "2", "--resume", "out.jsonl"]), 0);
     let document = document(&stage);
