@@ -77,6 +77,43 @@ impl Lane {
         self.see_through("cuMemcpyHtoDAsync", result)
     }
 
+    /// Fills the first `len` bytes of the slot and copies them to the device, piece by piece: one travels while the next is filled.
+    pub(crate) fn upload_by_pieces(
+        &mut self,
+        to: DeviceAddress,
+        len: usize,
+        piece_bytes: usize,
+        mut fill: impl FnMut(u64, &mut [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.settle()?;
+        let pieces = self.slot.bytes_mut()[..len].chunks_mut(piece_bytes);
+        let mut outcome = Ok(());
+        for (piece, offset) in pieces.zip((0u64..).step_by(piece_bytes)) {
+            outcome = fill(offset, piece).and_then(|()| {
+                self.in_flight = true;
+                // SAFETY: `piece` is memory that this lane owns, and stays unchanged until `settle` has seen the copy end, as pieces do
+                // not overlap. An address that is no device memory is the driver's to refuse.
+                let result = unsafe {
+                    (self.context.symbols().to_device)(
+                        to + offset,
+                        piece.as_ptr().cast(),
+                        piece.len(),
+                        self.raw,
+                    )
+                };
+                self.context.check("cuMemcpyHtoDAsync", result)
+            });
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let waited = match self.in_flight {
+            true => self.finish(),
+            false => Ok(()),
+        };
+        outcome.and(waited)
+    }
+
     /// Waits for the copy that was just asked for. One that is said to have failed may be under way all the same ("may also return
     /// error codes from previous, asynchronous launches", CUDA driver API): it would end in what the slot holds next.
     fn see_through(&mut self, call: &'static str, result: RawResult) -> Result<(), Error> {

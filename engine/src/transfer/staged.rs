@@ -17,6 +17,9 @@ use std::sync::{Arc, MutexGuard};
 /// Reads a block's original contents: offset in the block, and where to put the bytes.
 pub(crate) type SourceRead = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), Error> + Send + Sync>;
 
+/// Chunks of checksums that are read from the page cache at a time: they fit into the cache of a processor.
+const CACHED_PIECE_CHUNKS: u64 = 2;
+
 /// Threads and slots for both directions.
 pub(crate) struct Staged {
     leaving: Pool,
@@ -227,6 +230,7 @@ impl Staged {
         let is_direct = self.reads_direct(from);
         // Asked which pages are in memory; without it none is taken to be.
         let residency = is_direct.then(|| from.map_to_ask().ok()).flatten();
+        let piece_bytes = (CACHED_PIECE_CHUNKS * checksums.chunk_bytes()) as usize;
         let name = from.file().path().display().to_string();
         let (sums, source, traffic) = (
             checksums.clone(),
@@ -238,30 +242,31 @@ impl Staged {
             if there > 0 {
                 lane.download(chunk.address, there)?;
             }
-            let slot = lane.slot()?;
             let offset = chunk.offset + there as u64;
             let missing = chunk.len - there;
             let is_resident = |map: &FileMap| map.is_resident(offset, missing);
-            if !is_direct || missing == 0 {
-                source.read_exact_at(&mut slot[there..chunk.len], offset)?;
-                sums.verify_window(chunk.offset, &slot[..chunk.len], &name)?;
-            } else if there == 0 && residency.as_ref().is_some_and(is_resident) {
-                // Hashed while the processor's own cache has what was read.
-                let piece_bytes = sums.chunk_bytes() as usize;
-                let pieces = slot[..chunk.len].chunks_mut(piece_bytes);
-                for (piece, offset) in pieces.zip((offset..).step_by(piece_bytes)) {
-                    source.read_exact_at(piece, offset)?;
-                    sums.verify_window(offset, piece, &name)?;
-                }
+            let reads_cache = missing > 0 && residency.as_ref().is_some_and(is_resident);
+            if there == 0 && reads_cache {
+                // Hashed while the processor's own cache has what was read, and copied while the next piece is.
+                lane.upload_by_pieces(chunk.address, chunk.len, piece_bytes, |at, piece| {
+                    source.read_exact_at(piece, offset + at)?;
+                    sums.verify_window(offset + at, piece, &name)
+                })?;
             } else {
-                let padded = padded_bytes(chunk.len as u64) as usize;
-                traffic.count_direct_read(source.read_direct_at(&mut slot[there..padded], offset)?);
+                let slot = lane.slot()?;
+                if is_direct && missing > 0 && !reads_cache {
+                    let padded = padded_bytes(chunk.len as u64) as usize;
+                    let missing = &mut slot[there..padded];
+                    traffic.count_direct_read(source.read_direct_at(missing, offset)?);
+                } else {
+                    source.read_exact_at(&mut slot[there..chunk.len], offset)?;
+                }
                 sums.verify_window(chunk.offset, &slot[..chunk.len], &name)?;
+                if missing > 0 {
+                    lane.upload(chunk.address, chunk.len)?;
+                }
             }
             traffic.count_read(missing as u64);
-            if there < chunk.len {
-                lane.upload(chunk.address, chunk.len)?;
-            }
             Ok(())
         })
     }

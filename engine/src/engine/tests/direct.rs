@@ -66,7 +66,13 @@ fn small_files_go_through_the_page_cache_unless_it_is_told_otherwise() {
 }
 
 #[test]
-fn a_changed_byte_is_noticed_past_the_page_cache_too() {
+fn a_changed_byte_is_noticed_wherever_it_is_read_from() {
+    for in_cache in [false, true] {
+        notices_a_changed_byte(in_cache);
+    }
+}
+
+fn notices_a_changed_byte(in_cache: bool) {
     let fixture = fixture(FileIo::Direct);
     fixture.free_all();
     let file = std::fs::OpenOptions::new()
@@ -78,6 +84,9 @@ fn a_changed_byte_is_noticed_past_the_page_cache_too() {
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, 77).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[byte[0] ^ 1], 77).unwrap();
     file.sync_all().unwrap();
+    if in_cache {
+        std::fs::read(&fixture.spill_files()[0]).unwrap();
+    }
     let error = fixture.engine.make_resident("m").unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{error}");
     fixture.finish();
