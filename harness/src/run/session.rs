@@ -8,7 +8,7 @@ use crate::{
     error::HarnessError,
     faults::Faults,
     invariants,
-    observation::{Outcome, Phase, Run},
+    observation::{Outcome, Phase, Run, StepRecord},
     probe::ProbeError,
     sandbox::Sandbox,
     settle::settle,
@@ -273,6 +273,15 @@ impl Session<'_> {
             };
             self.step(Phase::SecondRound, action, Expect::Ok)?;
         }
+        if self.loaded().is_empty() && has_refused_memory(&self.run.steps) {
+            // Without a model nothing else would let the subject try that again.
+            let free = Action::Free {
+                bytes: Amount::Unsaid,
+                model: None,
+                to: Destinations::Any,
+            };
+            self.step(Phase::SecondRound, free, Expect::Ok)?;
+        }
         Ok(())
     }
 
@@ -328,4 +337,11 @@ impl Session<'_> {
             self.run.asides.push(("quit", outcome));
         }
     }
+}
+
+/// Whether the driver was made to refuse device memory that was given back to it.
+fn has_refused_memory(steps: &[StepRecord]) -> bool {
+    let frees = ["cuMemFree", "cuMemFreeAsync"];
+    let mut fired = steps.iter().flat_map(|step| &step.fired);
+    fired.any(|fired| fired.error.is_some() && frees.contains(&fired.site.site().name))
 }
