@@ -158,6 +158,8 @@ unsafe fn watch(
             call.unwrap_raw();
         }
         if call.number().is_some_and(system_call::makes_link) {
+            // Before and behind the call, as in `effect`.
+            shared.give_name();
             let result = call.make(real, &call.arguments());
             shared.give_name();
             return way(How::Done, result);

@@ -17,7 +17,7 @@ use crate::{descriptor, mapping, target};
 /// `CLOSE_RANGE_CLOEXEC`: the descriptors stay open until the process becomes another.
 const CLOSE_ON_EXEC: usize = 4;
 
-/// Takes out of the ledger what the call is about to end.
+/// Takes out of the ledger what the call is about to end, and says that names are about to mean another thing.
 ///
 /// # Safety
 /// The arguments must be lawful.
@@ -76,14 +76,18 @@ fn begin_others(shared: &Attached, call: &Call) -> Option<Taken> {
             }
             None
         }
+        // Behind the call once more: a process that is killed inside it has said so at least once.
+        Effect::Names => {
+            shared.give_name();
+            None
+        }
         Effect::Nothing
         | Effect::Makes { .. }
         | Effect::Ends { .. }
         | Effect::Opens
         | Effect::Closes(_)
         | Effect::Duplicates
-        | Effect::DuplicatesByCommand
-        | Effect::Names => None,
+        | Effect::DuplicatesByCommand => None,
     }
 }
 

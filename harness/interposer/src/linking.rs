@@ -48,6 +48,11 @@ unsafe fn pass(export: Export, arguments: [usize; 3]) -> c_int {
         errno::set(libc::ENOSYS);
         return -1;
     };
+    let shared = shared();
+    // Before and behind the call, as in `effect`.
+    if let Some(shared) = shared {
+        shared.give_name();
+    }
     let [a, b, c] = arguments;
     // SAFETY: the address is that of the real function, and callees ignore arguments that they have not.
     let result = unsafe {
@@ -55,7 +60,7 @@ unsafe fn pass(export: Export, arguments: [usize; 3]) -> c_int {
         function(a, b, c)
     };
     if result == 0
-        && let Some(shared) = shared()
+        && let Some(shared) = shared
     {
         shared.give_name();
     }

@@ -246,7 +246,7 @@ impl Attached {
         self.words.get(site::heard(of)) == 0
     }
 
-    /// A call of the subject has made a name mean another thing than before.
+    /// A call of the subject makes a name mean another thing than before: said before the call, and behind it where it succeeded.
     pub fn give_name(&self) {
         self.words.add(header::NAMES, 1);
     }
