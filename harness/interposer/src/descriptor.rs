@@ -74,14 +74,29 @@ pub(crate) fn known(number: i32) -> Option<bool> {
     }
 }
 
-/// Remembers what a lookup has shown, unless a call of another thread has changed the descriptor meanwhile.
-pub(crate) fn remember(number: i32, is_inside: bool) {
-    if let Some(entry) = entry(number) {
-        note(number);
-        let found = entry.state.load(Ordering::Relaxed);
-        let seen = found & !PLACE | place(is_inside);
+/// What is known of a descriptor as a question about it begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    number: i32,
+    state: u8,
+}
+
+/// To be called before the question that [`remember`] is told the answer to.
+#[inline]
+pub(crate) fn asked(number: i32) -> Asked {
+    let state = entry(number).map_or(0, |entry| entry.state.load(Ordering::Acquire));
+    Asked { number, state }
+}
+
+/// Remembers the answer to a question, unless a call of another thread has changed the descriptor since it was asked.
+pub(crate) fn remember(asked: Asked, is_inside: bool) {
+    if let Some(entry) = entry(asked.number) {
+        note(asked.number);
+        let seen = asked.state & !PLACE | place(is_inside);
         let order = Ordering::Relaxed;
-        let _ = entry.state.compare_exchange(found, seen, order, order);
+        let _ = entry
+            .state
+            .compare_exchange(asked.state, seen, order, order);
     }
 }
 
@@ -153,11 +168,12 @@ pub(crate) fn open(number: i32, opened: Opened) {
 /// Whether the descriptor is open inside the scope, where the name that opened it was known to lead to itself before, and still is.
 #[inline]
 pub(crate) fn known_by_name(number: i32, now: Moment) -> Option<bool> {
+    let asked = asked(number);
     if !is_called(number, now) {
         return None;
     }
-    let is_inside = entry(number)?.state.load(Ordering::Relaxed) & NAMED_INSIDE != 0;
-    remember(number, is_inside);
+    let is_inside = asked.state & NAMED_INSIDE != 0;
+    remember(asked, is_inside);
     Some(is_inside)
 }
 

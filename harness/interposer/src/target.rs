@@ -202,8 +202,9 @@ pub(crate) unsafe fn look_up(call: &Call, shared: &Attached, paths: &mut Paths) 
                 match place {
                     None => continue,
                     Some(Place::Open(number)) => {
+                        let asked = descriptor::asked(number);
                         text.set_descriptor(number);
-                        descriptor::remember(number, scope(text.as_bytes()));
+                        descriptor::remember(asked, scope(text.as_bytes()));
                     }
                     // SAFETY: lawful arguments are null or terminated strings.
                     Some(Place::Named { directory, name }) => unsafe {
@@ -300,10 +301,11 @@ pub(crate) fn ask(number: i32, shared: &Attached, path: &mut PathText) {
 #[cold]
 #[inline(never)]
 fn look_up_descriptor(number: i32, shared: &Attached) -> bool {
+    let asked = descriptor::asked(number);
     let mut path = PathText::new();
     ask(number, shared, &mut path);
     let is_inside = shared.scope(path.as_bytes()).is_some();
-    descriptor::remember(number, is_inside);
+    descriptor::remember(asked, is_inside);
     is_inside
 }
 
