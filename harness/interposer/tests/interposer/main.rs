@@ -10,6 +10,7 @@ mod cost;
 mod cuda_rows;
 mod leaving;
 mod libc_rows;
+mod meanwhile;
 mod names;
 mod programs;
 mod roads;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         programs::tests(),
         leaving::tests(),
         names::tests(),
+        meanwhile::tests(),
         cost::tests(),
     ];
     let trials = trials.into_iter().flatten().collect();
@@ -49,6 +51,7 @@ fn play(words: &[String]) {
         ["scope", what, directory] => scope::play(what, directory.as_ref()),
         ["leaving", what, directory] => leaving::play(what, directory.as_ref()),
         ["names", what, directory] => names::play(what, directory.as_ref()),
+        ["meanwhile", what, directory] => meanwhile::play(what, directory.as_ref()),
         ["program", what, directory] => programs::play(what, directory.as_ref()),
         ["cost"] => cost::play(),
         _ => panic!("nobody plays {words:?}"),

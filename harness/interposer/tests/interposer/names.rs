@@ -159,23 +159,27 @@ pub(crate) fn play(what: &str, scope: &Path) {
     }
 }
 
-fn staged() -> Stage {
-    let stage = Stage::new("");
+pub(crate) fn staged() -> Stage {
+    filled(Stage::new(""))
+}
+
+/// With a file inside and one of the same name outside.
+pub(crate) fn filled(stage: Stage) -> Stage {
     fs::write(stage.scope().join("file"), b"inside").unwrap();
     fs::write(stage.outside().join("file"), b"outside").unwrap();
     stage
 }
 
-fn beside(scope: &Path, name: &str) -> std::path::PathBuf {
+pub(crate) fn beside(scope: &Path, name: &str) -> std::path::PathBuf {
     scope.parent().unwrap().join(name)
 }
 
-fn c_text(path: &Path) -> CString {
+pub(crate) fn c_text(path: &Path) -> CString {
     CString::new(text(path)).unwrap()
 }
 
 /// Without the standard library, which would ask for more.
-struct Open(RawFd);
+pub(crate) struct Open(RawFd);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -196,7 +200,7 @@ impl IntoRawFd for Open {
     }
 }
 
-fn open(path: &Path) -> Open {
+pub(crate) fn open(path: &Path) -> Open {
     open_name(&c_text(path))
 }
 
@@ -211,7 +215,7 @@ fn look(file: &impl AsRawFd) {
     look_at(file.as_raw_fd());
 }
 
-fn look_at(number: RawFd) {
+pub(crate) fn look_at(number: RawFd) {
     // SAFETY: room for the answer.
     let result = unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
