@@ -301,6 +301,11 @@ impl Site {
         self.errors.contains(&error)
     }
 
+    /// Whether a call writes to the name in its argument: the `mk…temp…` functions, of which not all take flags behind it.
+    pub const fn rewrites_name(&self) -> bool {
+        matches!(self.effect, Effect::Opens) && matches!(self.name.as_bytes(), [b'm', b'k', ..])
+    }
+
     /// Whether plans may name it: a raw `syscall` is always one of the others.
     pub fn is_plannable(&self) -> bool {
         self.failure != Failure::RawSyscall

@@ -76,6 +76,10 @@ impl Brief {
     const fn of(id: SiteId) -> Brief {
         let site: &Site = id.site();
         let long = Brief::long(id);
+        // The short way keeps the name during the call, and reads flags behind it.
+        if site.rewrites_name() {
+            return long;
+        }
         if site.arity as usize > ARGUMENT_REGISTERS && !matches!(site.effect, Effect::Nothing) {
             return long;
         }

@@ -64,9 +64,19 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// By a pointer: the rest of the frame may hold anything.
+    ///
+    /// # Safety
+    /// The registers must be in the frame.
     #[inline]
-    pub(crate) fn argument(&self, index: u8) -> usize {
-        self.registers[usize::from(index) % ARGUMENT_REGISTERS]
+    pub(crate) unsafe fn argument(frame: *const Frame, index: u8) -> usize {
+        // SAFETY: as above; the index is one of an array.
+        unsafe {
+            let registers = (&raw const (*frame).registers).cast::<usize>();
+            registers
+                .add(usize::from(index) % ARGUMENT_REGISTERS)
+                .read()
+        }
     }
 }
 
@@ -108,8 +118,8 @@ pub(crate) unsafe extern "C-unwind" fn after(frame: *mut Frame, result: usize) -
     // SAFETY: `before` has filled it; the call has returned that result.
     unsafe {
         match (*frame).brief.effect {
-            0 => watched(&*frame, result),
-            _ => short::after(&*frame, result),
+            0 => watched(frame, result),
+            _ => short::after(frame, result),
         }
     }
     result
@@ -128,9 +138,10 @@ fn missing(spelling: SpellingId) -> Way {
 /// # Safety
 /// [`watch`] must have filled the frame for the same call, which has returned that result.
 #[inline(never)]
-unsafe fn watched(frame: &Frame, result: usize) {
-    // SAFETY: as above.
+unsafe fn watched(frame: *const Frame, result: usize) {
+    // SAFETY: as above: every field is filled.
     unsafe {
+        let frame = &*frame;
         let registers = frame.registers.as_ptr();
         let call = Call::read(frame.spelling, registers, frame.stack, frame.caller);
         let nth = (frame.nth != 0).then_some(frame.nth);
@@ -195,7 +206,8 @@ unsafe fn watch(
             return way(How::Pass, real);
         }
         let taken = effect::begin(shared, &call);
-        if target::is_nameless(&call) {
+        // Of a name that the call rewrites, what it is to be is not known before.
+        if target::is_nameless(&call) || call.site().rewrites_name() {
             name = None;
         }
         if !call.is_in_registers() {
@@ -210,15 +222,15 @@ unsafe fn watch(
             );
             return way(How::Done, result);
         }
-        let frame = &mut *frame;
-        frame.shared = shared;
-        frame.caller = caller;
-        frame.brief = Brief::long(id);
-        frame.nth = nth;
-        frame.taken = taken;
-        frame.name = name;
-        frame.spelling = spelling;
-        frame.stack = stack;
+        // Field by field: no reference may be to what holds anything.
+        (&raw mut (*frame).shared).write(shared);
+        (&raw mut (*frame).caller).write(caller);
+        (&raw mut (*frame).brief).write(Brief::long(id));
+        (&raw mut (*frame).nth).write(nth);
+        (&raw mut (*frame).taken).write(taken);
+        (&raw mut (*frame).name).write(name);
+        (&raw mut (*frame).spelling).write(spelling);
+        (&raw mut (*frame).stack).write(stack);
         way(How::Call, real)
     }
 }

@@ -32,7 +32,7 @@ pub(crate) unsafe fn before(
     // The thread is not asked whether it is inside the interposer's work: that calls nothing which is counted, and the call of a signal
     // handler that comes in between is a call.
     // SAFETY: the wrapper has saved the registers.
-    let argument = |index: u8| unsafe { (*frame).argument(index) };
+    let argument = |index: u8| unsafe { Frame::argument(frame, index) };
     let mut name = None;
     let mut is_inside = true;
     if brief.target & DESCRIPTOR != 0 {
@@ -79,15 +79,14 @@ pub(crate) unsafe fn before(
     if brief.effect & (ENDS | CLOSES) != 0 && taken.is_none() {
         return Some(How::Pass);
     }
-    // SAFETY: the frame is the wrapper's.
+    // SAFETY: the frame is the wrapper's. Field by field: no reference may be to what holds anything.
     unsafe {
-        let frame = &mut *frame;
-        frame.shared = shared;
-        frame.caller = caller;
-        frame.brief = brief;
-        frame.nth = nth;
-        frame.taken = taken;
-        frame.name = name;
+        (&raw mut (*frame).shared).write(shared);
+        (&raw mut (*frame).caller).write(caller);
+        (&raw mut (*frame).brief).write(brief);
+        (&raw mut (*frame).nth).write(nth);
+        (&raw mut (*frame).taken).write(taken);
+        (&raw mut (*frame).name).write(name);
     }
     Some(How::Call)
 }
@@ -97,14 +96,18 @@ pub(crate) unsafe fn before(
 /// # Safety
 /// [`before`] must have filled the frame for the same call, which has returned that result.
 #[inline]
-pub(crate) unsafe fn after(frame: &Frame, result: usize) {
-    let (shared, brief) = (frame.shared, frame.brief);
+pub(crate) unsafe fn after(frame: *const Frame, result: usize) {
+    // SAFETY: filled; what only the long way fills holds anything.
+    let (shared, brief) = unsafe { ((*frame).shared, (*frame).brief) };
+    // SAFETY: the wrapper has saved the registers.
+    let argument = |index: u8| unsafe { Frame::argument(frame, index) };
     let is_failed = match brief.is_minus_one {
         true => result == usize::MAX || result == u32::MAX as usize,
         false => result as u32 != 0,
     };
     if brief.effect & (ENDS | CLOSES) != 0 {
-        let Some(taken) = frame.taken else {
+        // SAFETY: as above.
+        let Some(taken) = (unsafe { (*frame).taken }) else {
             return;
         };
         if !is_failed {
@@ -112,7 +115,7 @@ pub(crate) unsafe fn after(frame: &Frame, result: usize) {
         }
         shared.restore(taken);
         if brief.effect & CLOSES != 0 {
-            descriptor::mark(frame.argument(brief.file) as i32, true);
+            descriptor::mark(argument(brief.file) as i32, true);
         }
         return;
     }
@@ -120,39 +123,53 @@ pub(crate) unsafe fn after(frame: &Frame, result: usize) {
         return;
     }
     if brief.effect & MAKES != 0 {
-        let out = frame.argument(brief.key) as *const usize;
+        let out = argument(brief.key) as *const usize;
         if out.is_null() {
             return;
         }
         let bytes = match brief.size {
             NO_ARGUMENT => 0,
-            index => frame.argument(index) as u64,
+            index => argument(index) as u64,
         };
         // SAFETY: a lawful argument of a call that succeeded.
         let key = unsafe { out.read_unaligned() } as u64;
-        return enter(frame, brief.kind, key, bytes, b"");
+        // SAFETY: as above.
+        return unsafe { enter(frame, brief.kind, key, bytes, b"") };
     }
     if brief.effect & OPENS != 0
-        && let Some(name) = frame.name
+        // SAFETY: as above.
+        && let (nth, Some(name)) = unsafe { ((*frame).nth, (*frame).name) }
     {
         let number = result as i32;
-        effect::opened(shared, number, frame.nth != 0, Some(name));
+        effect::opened(shared, number, nth != 0, Some(name));
         if let Some(path) = name.relative() {
             let key = u64::from(number.unsigned_abs());
-            enter(frame, Kind::Descriptor, key, 0, path);
+            // SAFETY: as above.
+            unsafe { enter(frame, Kind::Descriptor, key, 0, path) };
         }
     }
 }
 
+/// # Safety
+/// As [`after`].
 #[inline(always)]
-fn enter(frame: &Frame, kind: Kind, key: u64, bytes: u64, path: &[u8]) {
-    frame.shared.enter(&Entering {
+unsafe fn enter(frame: *const Frame, kind: Kind, key: u64, bytes: u64, path: &[u8]) {
+    // SAFETY: as above.
+    let (shared, brief, nth, caller) = unsafe {
+        (
+            (*frame).shared,
+            (*frame).brief,
+            (*frame).nth,
+            (*frame).caller,
+        )
+    };
+    shared.enter(&Entering {
         kind,
         key,
         bytes,
-        site: frame.brief.site,
-        nth: frame.nth,
+        site: brief.site,
+        nth,
         path: Named::Path(path),
-        caller: caller::library_at(frame.caller).as_bytes(),
+        caller: caller::library_at(caller).as_bytes(),
     });
 }
