@@ -1,7 +1,7 @@
 //! Which library an address belongs to, by file name.
 //!
 //! From `/proc/self/maps`: the loader's own calls take its lock, which a wrapped call may meet anywhere. What was found is kept, so after a
-//! library was unloaded its addresses go on meaning it, until this table is full and everything is looked up anew.
+//! library was unloaded its addresses go on meaning it. A full table is still asked; what it has not is looked up at every call.
 
 #![allow(unsafe_code)]
 

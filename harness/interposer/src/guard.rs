@@ -1,4 +1,6 @@
-//! A thread that is inside the interposer's own work passes through: what that work calls is nobody's call.
+//! A thread that decides about a rule, or keeps the ledger for a call under one or for one of `inner`, is busy: what it calls meanwhile
+//! passes where it would take the long way, so that no decision is begun inside another one. The short way does not ask: it decides nothing,
+//! and a signal handler's calls are calls.
 
 #![allow(unsafe_code)]
 

@@ -11,8 +11,9 @@
 //!   does not is known by it (`leaving`).
 //!
 //! # What it keeps to
-//! Its own system calls are raw, so it sees none of them; a thread inside its work passes through every wrapper (`guard`). It does not
-//! allocate, takes no lock, and leaves `dlopen` and `cuGetExportTable` alone.
+//! Its own system calls are raw, so it sees none of them. A signal handler that comes in between is the program's: its calls count, and only
+//! those that take the long way while the thread decides about a rule or keeps the ledger under one pass (`guard`). It does not allocate,
+//! takes no lock, and leaves `dlopen` and `cuGetExportTable` alone.
 //!
 //! # What it does not see
 //! - System calls made without libc: static programs, io_uring, rustix's default backend; and those that libc makes inside itself, such as
