@@ -94,7 +94,7 @@ impl FileMap {
             address: self.map.as_ptr() as usize + start,
             bytes,
         };
-        let range = range.from_page();
+        let range = range.page_aligned();
         let mut pages = vec![0u8; range.bytes.div_ceil(page_bytes())];
         // SAFETY: the range is of this map, which is mapped, and there is a byte for each of its pages.
         let told = unsafe {
@@ -174,11 +174,11 @@ impl Range {
             address: map.as_ptr() as usize,
             bytes: map.len(),
         }
-        .from_page()
+        .page_aligned()
     }
 
     /// With what lies before it in its first page.
-    fn from_page(self) -> Self {
+    fn page_aligned(self) -> Self {
         let before = self.address % page_bytes();
         Self {
             address: self.address - before,
