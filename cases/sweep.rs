@@ -332,8 +332,6 @@ fn durable() -> Case {
     case
 }
 
-/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged. The one before it was asked to
-/// end and left nothing.
 /// There and back past the page cache, whose descriptor is another one than that of maps and locks.
 fn direct() -> Case {
     let steps = [load("a"), free_all(), request("a"), free_all()];
@@ -341,7 +339,8 @@ fn direct() -> Case {
     workload(DIRECT, Way::Staged, 8 * MIB, models, 1..3, steps).set(FILE_IO, "direct")
 }
 
-/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged.
+/// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged. The one before it was asked to
+/// end and left nothing.
 fn first_open() -> Case {
     let [dies, restarts] = dies_idle(spillproof_harness::crash::Deadly::Terminate);
     let serves = [load("a"), free_all()];
