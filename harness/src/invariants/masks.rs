@@ -47,8 +47,9 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
             error,
             names::EOPNOTSUPP | names::ENOSYS | names::EINVAL | names::ENODEV
         ),
-        // What direct I/O refuses ordinary I/O moves (F37), or nothing does: digests tell.
-        "pread" | "pwrite" if error == names::EINVAL => true,
+        // What direct I/O refuses ordinary I/O moves (F37), or nothing does: digests tell. That it is moved is not demanded: the
+        // receipt does not say which descriptor the call was about.
+        "pread" | "pwrite" if error == names::EINVAL => passes_page_cache(run),
         // Without direct I/O. A file without its name is reached by its other descriptor. A start passes over what it cannot
         // look into: that may be another's; not over what it makes itself when descriptors run out (F36).
         "open" | "openat" => match error {
@@ -213,6 +214,12 @@ fn errors_of(site: &str, act: &Act<'_>) -> usize {
 
 fn refused_handles(act: &Act<'_>) -> usize {
     errors_of("cuFileHandleRegister", act)
+}
+
+/// Whether the case's engine is told to move bytes past the page cache.
+fn passes_page_cache(run: &Run) -> bool {
+    let mut settings = run.case.settings.iter();
+    settings.any(|(name, value)| *name == "OFFLOAD_FILE_IO" && value == "direct")
 }
 
 /// Whether the case's engine may use cuFile: what it refuses goes the staged way, and the path says so (`transfers.rs`).

@@ -121,6 +121,26 @@ fn descriptors_that_run_out_are_told_with_cufile_as_well() {
 }
 
 #[test]
+fn only_past_the_page_cache_may_a_transfer_be_refused_as_invalid_without_a_word() {
+    let refused = |site: &'static str, file_io: Option<&'static str>| {
+        tripped(|run| {
+            run.case.faults = Some("pwrite:error=EINVAL".parse().unwrap());
+            let settings = file_io.into_iter();
+            run.case.settings = settings
+                .map(|value| ("OFFLOAD_FILE_IO", value.into()))
+                .collect();
+            run.steps[1].fired = vec![fired(site, "EINVAL")];
+        })
+    };
+    for site in ["pread", "pwrite"] {
+        assert_eq!(refused(site, Some("direct")), [], "{site}");
+        for other in [None, Some("buffered")] {
+            assert_eq!(refused(site, other), [InvariantId::Truth], "{site}");
+        }
+    }
+}
+
+#[test]
 fn a_lost_device_is_told_where_memory_is_pinned() {
     let told = |error| met(1, &[fired("cuMemHostRegister", error)], None);
     assert_eq!(told("CUDA_ERROR_NOT_SUPPORTED"), []);
