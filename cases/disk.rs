@@ -5,6 +5,7 @@
 use crate::{
     models::plain,
     steps::{CaseWords as _, case, drop_model, free, load, modify, read_back, request},
+    suite::FILE_IO,
     world_steps::dies_idle,
 };
 use spillproof_harness::{
@@ -20,7 +21,7 @@ pub fn cases() -> Vec<Case> {
         .iter()
         .map(|(name, plan)| journey(name, plan))
         .chain(DURABLE.iter().map(|(name, plan)| durable(name, plan)))
-        .chain([failed_change(), no_direct_io()])
+        .chain([failed_change(), no_direct_io(), direct_io_refused()])
         .chain(no_descriptor_for_cufile())
         .chain(no_descriptor_at_a_start())
         .chain(CLOSES.iter().map(|(name, plan)| under_pressure(name, plan)))
@@ -149,6 +150,12 @@ fn by_cufile(mut case: Case) -> Case {
 
 fn no_direct_io() -> Case {
     by_cufile(journey("no_direct_io", "open,openat:error=EINVAL:when=2"))
+}
+
+/// The file opens for direct I/O, and the first write through it is refused all the same (F37).
+fn direct_io_refused() -> Case {
+    let plan = "pwrite:error=EINVAL:when=1";
+    journey("direct_io_refused_at_a_write", plan).set(FILE_IO, "direct")
 }
 
 /// No descriptor for cuFile where a block leaves: an error, and no reason to take another way from then on (F36).

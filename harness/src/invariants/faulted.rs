@@ -149,8 +149,12 @@ pub(super) fn truth(run: &Run) -> Vec<String> {
 
 /// Whether nothing happened yet that could have taken away the reason for an error which the case foresees.
 fn is_undisturbed(run: &Run, act: &Act<'_>) -> bool {
-    let mut steps = run.steps.iter();
-    steps.all(|step| step.number > act.step.number || step.fired.is_empty())
+    let steps = run.steps.iter();
+    let steps = steps.filter(|step| step.number <= act.step.number);
+    // What took longer, moved less or was made again takes no reason away.
+    steps
+        .flat_map(|step| &step.fired)
+        .all(|fired| fired.error.is_none_or(FaultError::is_transient))
 }
 
 /// Whether an error of this kind tells of what failed while the subject quit.

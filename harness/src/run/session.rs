@@ -265,6 +265,11 @@ impl Session<'_> {
         self.restore_device()?;
         self.restore_world()?;
         self.spoils.give_permissions_back();
+        for model in failed_loads(&self.run.steps) {
+            if !self.shadows.contains_key(&model) {
+                self.step(Phase::SecondRound, Action::Load { model }, Expect::Ok)?;
+            }
+        }
         for model in self.loaded() {
             let action = Action::Request {
                 model,
@@ -337,6 +342,20 @@ impl Session<'_> {
             self.run.asides.push(("quit", outcome));
         }
     }
+}
+
+/// Models whose last load met an error of a call and failed: their names have to be free again.
+fn failed_loads(steps: &[StepRecord]) -> Vec<String> {
+    let mut failed = BTreeMap::new();
+    for step in steps {
+        if let Action::Load { model } = &step.action {
+            let met_error = step.fired.iter().any(|fired| fired.error.is_some());
+            let has_failed = matches!(step.outcome, Outcome::Failed(_));
+            failed.insert(model.clone(), has_failed && met_error);
+        }
+    }
+    failed.retain(|_, has_failed| *has_failed);
+    failed.into_keys().collect()
 }
 
 /// Whether the driver was made to refuse device memory that was given back to it.

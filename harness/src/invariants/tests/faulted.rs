@@ -138,7 +138,7 @@ fn what_the_case_foresees_is_right_whatever_calls_do() {
     };
     assert_eq!(succeeds(Vec::new()), [InvariantId::Truth]);
     // The reason for it may be gone.
-    assert_eq!(succeeds(vec![fired("pwrite", "EINTR")]), []);
+    assert_eq!(succeeds(vec![fired("mmap", "ENOMEM")]), []);
 }
 
 #[test]
@@ -195,4 +195,22 @@ fn what_fails_while_a_subject_quits_is_told_then() {
     // Tried again it may have gone well; not where it failed again.
     assert_eq!(quits("munmap", "ENOMEM", 1, None), []);
     assert_eq!(quits("munmap", "ENOMEM", 2, None), [InvariantId::Truth]);
+}
+
+#[test]
+fn only_an_error_that_lasts_takes_the_reason_for_a_foreseen_one_away() {
+    let missing = |met: Fired| {
+        tripped(|run| {
+            run.case.faults = Some("pwrite:error=ENOSPC".parse().unwrap());
+            run.steps[0].expect = Expect::Error(ErrorKind::DeviceOom);
+            run.steps[0].fired = vec![met];
+        })
+    };
+    let short_or_late = Fired {
+        error: None,
+        ..fired("pwrite", "EIO")
+    };
+    assert_eq!(missing(short_or_late), [InvariantId::Truth]);
+    assert_eq!(missing(fired("pwrite", "EINTR")), [InvariantId::Truth]);
+    assert_eq!(missing(fired("mmap", "ENOMEM")), []);
 }
