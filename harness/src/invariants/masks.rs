@@ -54,7 +54,7 @@ pub(super) fn may_be_masked(fired: &Fired, act: &Act<'_>, run: &Run) -> bool {
         // look into: that may be another's; not over what it makes itself when descriptors run out (F36).
         "open" | "openat" => match error {
             names::EINVAL | names::EOPNOTSUPP => true,
-            names::ENOENT => uses_cufile(run) || is_start(act),
+            names::ENOENT => uses_cufile(run) || passes_page_cache(run) || is_start(act),
             names::EMFILE | names::ENFILE => is_start(act) && was_there(act.step, &fired.path),
             _ => is_start(act),
         },
