@@ -52,6 +52,9 @@ const COMPATIBLE: &str = "compatible";
 /// A workload past the page cache.
 const DIRECT: &str = "direct";
 
+/// A workload over a file that the page cache holds: pieces of a slot travel while others are filled.
+const CACHED: &str = "cached";
+
 /// Whether calls of the site are made to fail in a workload of this name: of those that resemble another one, or that take
 /// longer, only what they are there for is swept.
 #[must_use]
@@ -90,6 +93,13 @@ pub fn is_swept(workload: &str, site: SiteId) -> bool {
         _ if workload.starts_with(DIRECT) => &[
             "openat", "fstat", "pwrite", "pread", "mmap", "munmap", "close",
         ],
+        _ if workload.starts_with(CACHED) => &[
+            "cuEventRecord",
+            "cuEventSynchronize",
+            "cuMemcpyHtoDAsync",
+            "cuStreamSynchronize",
+            "pread",
+        ],
         _ => return true,
     };
     own.contains(&site.site().name)
@@ -109,7 +119,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(ways.map(journey));
     cases.extend([load_only(), map_read(), orphans(), dropped()]);
     cases.extend([durable(), first_open(), registered(), closed(), shaped()]);
-    cases.extend([harmed(), neighboured(), compatible(), direct()]);
+    cases.extend([harmed(), neighboured(), compatible(), direct(), cached()]);
     cases
 }
 
@@ -337,6 +347,13 @@ fn direct() -> Case {
     let steps = [load("a"), free_all(), request("a"), free_all()];
     let models = vec![tiny("a", 1)];
     workload(DIRECT, Way::Staged, 8 * MIB, models, 1..3, steps).set(FILE_IO, "direct")
+}
+
+/// Whoever reads through the map has the pages brought in, from where they then go to the device.
+fn cached() -> Case {
+    let steps = [load("a"), free_all(), read_back("a"), request("a")];
+    let models = vec![tiny("a", 1)];
+    workload(CACHED, Way::Staged, 8 * MIB, models, 3..4, steps).set(FILE_IO, "direct")
 }
 
 /// A process's first look at cuFile, which is asked once: where it refuses itself, everything is staged. The one before it was asked to

@@ -7,6 +7,7 @@
 
 mod buffer;
 mod context;
+mod event;
 #[cfg(test)]
 pub(crate) mod fake;
 mod lane;

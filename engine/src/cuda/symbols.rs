@@ -3,7 +3,7 @@
 
 use super::{DeviceAddress, result::RawResult};
 use crate::Error;
-use cudarc::driver::sys::{self, CUcontext, CUdevice, CUstream};
+use cudarc::driver::sys::{self, CUcontext, CUdevice, CUevent, CUstream};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 macro_rules! symbols {
@@ -69,6 +69,10 @@ symbols! {
     create_stream = "cuStreamCreate": fn(*mut CUstream, c_uint);
     destroy_stream = "cuStreamDestroy_v2": fn(CUstream);
     synchronize_stream = "cuStreamSynchronize": fn(CUstream);
+    create_event = "cuEventCreate": fn(*mut CUevent, c_uint);
+    destroy_event = "cuEventDestroy_v2": fn(CUevent);
+    record_event = "cuEventRecord": fn(CUevent, CUstream);
+    synchronize_event = "cuEventSynchronize": fn(CUevent);
     error_name = "cuGetErrorName": fn(RawResult, *mut *const c_char);
 }
 

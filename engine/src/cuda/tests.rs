@@ -11,6 +11,7 @@ fn assert_baseline(driver: &FakeDriver, context: Arc<Context>) {
     assert_eq!(driver.used_bytes(), 0);
     assert_eq!(driver.registered(), 0);
     assert_eq!(driver.streams(), 0);
+    assert_eq!(driver.events(), 0);
     assert_eq!(driver.calls("cuDevicePrimaryCtxRelease"), 1);
     assert_eq!(driver.violations(), Vec::<String>::new());
 }
@@ -122,11 +123,13 @@ fn a_slot_that_cannot_be_registered_stays_pageable_and_works() {
 }
 
 #[test]
-fn a_stream_that_cannot_be_made_leaves_nothing_behind() {
+fn a_stream_or_an_event_that_cannot_be_made_leaves_nothing_behind() {
     let driver = FakeDriver::new(1 << 20);
     let context = driver.context();
     driver.fail("cuStreamCreate", 1, 1, 999);
     assert!(Lane::new(&context, SLOT).is_err());
+    driver.fail("cuEventCreate", 3, 3, 999);
+    assert!(Lane::with_pieces(&context, SLOT, SLOT / 4).is_err());
     assert_baseline(&driver, context);
 }
 
@@ -176,6 +179,88 @@ fn a_slot_waits_for_a_copy_that_was_queued_and_is_said_to_have_failed() {
     lane.upload(new.address(), 10).unwrap();
     assert_eq!(FakeDriver::peek(new.address(), 10), Some(vec![7; 10]));
     drop((old, new, lane));
+    assert_baseline(&driver, context);
+}
+
+/// Two chunks of four pieces each, of which the bytes of piece `n` are `n`; what the device then holds.
+fn two_chunks(lane: &mut Lane, to: &DeviceBuffer) -> Result<Vec<u8>, Error> {
+    for chunk in 0..2 {
+        let offset = chunk * SLOT as u64;
+        lane.upload_by_pieces(to.address() + offset, SLOT, |at, piece| {
+            piece.fill(((offset + at) / (SLOT as u64 / 4)) as u8);
+            Ok(())
+        })?;
+    }
+    lane.finish()?;
+    Ok(FakeDriver::peek(to.address(), 2 * SLOT).expect("there is memory"))
+}
+
+fn eight_pieces() -> Vec<u8> {
+    (0..8).flat_map(|piece| [piece; SLOT / 4]).collect()
+}
+
+#[test]
+fn a_piece_is_not_filled_again_before_its_copy_has_ended_and_others_are_not_waited_for() {
+    let driver = FakeDriver::new(1 << 20);
+    driver.be_late();
+    let context = driver.context();
+    let buffer = DeviceBuffer::new(&context, 2 * SLOT as u64).unwrap();
+    let mut lane = Lane::with_pieces(&context, SLOT, SLOT / 4).unwrap();
+    assert_eq!(two_chunks(&mut lane, &buffer).unwrap(), eight_pieces());
+    assert_eq!(driver.calls("cuEventCreate"), 4);
+    assert_eq!(driver.calls("cuEventSynchronize"), 4);
+    assert_eq!(driver.calls("cuStreamSynchronize"), 1);
+    lane.upload_by_pieces(buffer.address(), SLOT, |_, piece| {
+        piece.fill(1);
+        Ok(())
+    })
+    .unwrap();
+    lane.slot().unwrap().fill(9);
+    assert_eq!(
+        FakeDriver::peek(buffer.address(), SLOT),
+        Some(vec![1; SLOT])
+    );
+    drop((buffer, lane));
+    assert_baseline(&driver, context);
+}
+
+#[test]
+fn pieces_tell_of_each_call_that_fails_and_nothing_is_in_flight_then() {
+    for call in [
+        "cuEventRecord",
+        "cuEventSynchronize",
+        "cuMemcpyHtoDAsync",
+        "cuStreamSynchronize",
+    ] {
+        let driver = FakeDriver::new(1 << 20);
+        driver.be_late();
+        let context = driver.context();
+        let buffer = DeviceBuffer::new(&context, 2 * SLOT as u64).unwrap();
+        let mut lane = Lane::with_pieces(&context, SLOT, SLOT / 4).unwrap();
+        driver.fail(call, 1, 1, 999);
+        let error = two_chunks(&mut lane, &buffer).unwrap_err().to_string();
+        assert!(error.contains(call), "{call}: {error}");
+        lane.finish().unwrap();
+        assert_eq!(two_chunks(&mut lane, &buffer).unwrap(), eight_pieces());
+        drop((buffer, lane));
+        assert_baseline(&driver, context);
+    }
+}
+
+#[test]
+fn a_wait_for_pieces_that_failed_in_other_hands_is_told_to_whom_they_belong() {
+    let driver = FakeDriver::new(1 << 20);
+    driver.be_late();
+    let context = driver.context();
+    let buffer = DeviceBuffer::new(&context, SLOT as u64).unwrap();
+    let mut lane = Lane::with_pieces(&context, SLOT, SLOT / 4).unwrap();
+    lane.upload_by_pieces(buffer.address(), SLOT, |_, _| Ok(()))
+        .unwrap();
+    driver.fail("cuStreamSynchronize", 1, 1, 999);
+    assert!(lane.download(buffer.address(), 10).is_err());
+    assert!(lane.finish().is_err(), "the pieces may not have arrived");
+    lane.finish().unwrap();
+    drop((buffer, lane));
     assert_baseline(&driver, context);
 }
 

@@ -27,20 +27,25 @@ impl Lanes {
 }
 
 impl Pool {
-    /// Starts `threads` threads, named after `role`, with a slot of `slot_bytes` each.
+    /// Starts `threads` threads, named after `role`, with a slot of `slot_bytes` each, which may be of pieces.
     ///
     /// # Errors
-    /// No host memory, no stream, or no thread.
+    /// No host memory, no stream or event, or no thread.
     pub(super) fn new(
         context: &Arc<Context>,
         role: &str,
         threads: usize,
         slot_bytes: u64,
+        piece_bytes: Option<usize>,
     ) -> Result<Self, Error> {
         let slot_len = usize::try_from(slot_bytes)
             .map_err(|_| Error::InvalidArgument(format!("a slot of {slot_bytes} bytes")))?;
         let lanes = (0..threads)
-            .map(|_| Lane::new(context, slot_len).map(Mutex::new))
+            .map(|_| match piece_bytes {
+                Some(bytes) => Lane::with_pieces(context, slot_len, bytes),
+                None => Lane::new(context, slot_len),
+            })
+            .map(|lane| lane.map(Mutex::new))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             workers: Workers::new(role, threads)?,
@@ -87,19 +92,22 @@ impl Pool {
         task: impl Fn(&mut Lane, Chunk) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let (lanes, stop) = (Arc::clone(&self.lanes), stop.clone());
+        let ending = Arc::clone(&self.lanes);
         let slot_bytes = self.slot_bytes;
+        let task = move |thread, index| {
+            stop.check()?;
+            let offset = index * slot_bytes;
+            let chunk = Chunk {
+                index,
+                offset,
+                address: span.address + offset,
+                len: (span.bytes - offset).min(slot_bytes) as usize,
+            };
+            task(&mut lanes.get(thread), chunk)
+        };
+        let chunks = span.bytes.div_ceil(slot_bytes);
         self.workers
-            .run(span.bytes.div_ceil(slot_bytes), move |thread, index| {
-                stop.check()?;
-                let offset = index * slot_bytes;
-                let chunk = Chunk {
-                    index,
-                    offset,
-                    address: span.address + offset,
-                    len: (span.bytes - offset).min(slot_bytes) as usize,
-                };
-                task(&mut lanes.get(thread), chunk)
-            })
+            .run(chunks, task, move |thread| ending.get(thread).finish())
     }
 }
 

@@ -42,16 +42,27 @@ fn what_goes_and_comes_past_the_page_cache_is_the_same() {
 
 #[test]
 fn what_the_page_cache_holds_is_read_from_there() {
-    let fixture = fixture(FileIo::Direct);
-    fixture.free_all();
-    fixture.assert_mapped("m", M);
-    fixture.assert_served("m", M);
-    assert_eq!(direct_bytes(&fixture), (padded_bytes(), 0));
-    assert_eq!(
-        fixture.engine.status().read_bytes,
-        M.iter().map(|each| each.1).sum::<u64>()
-    );
-    fixture.finish();
+    for is_late in [false, true] {
+        let fixture = fixture(FileIo::Direct);
+        fixture.free_all();
+        fixture.assert_mapped("m", M);
+        if is_late {
+            fixture.driver.be_late();
+        }
+        fixture.engine.make_resident("m").unwrap();
+        assert_eq!(
+            fixture.driver.queued(),
+            0,
+            "it is said too early to be there"
+        );
+        fixture.assert_served("m", M);
+        assert_eq!(direct_bytes(&fixture), (padded_bytes(), 0));
+        assert_eq!(
+            fixture.engine.status().read_bytes,
+            M.iter().map(|each| each.1).sum::<u64>()
+        );
+        fixture.finish();
+    }
 }
 
 #[test]

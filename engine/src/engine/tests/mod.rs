@@ -128,6 +128,7 @@ impl Fixture {
         assert_eq!(self.driver.used_bytes(), 0);
         assert_eq!(self.driver.registered(), 0);
         assert_eq!(self.driver.streams(), 0);
+        assert_eq!(self.driver.events(), 0);
         assert_eq!(self.driver.violations(), Vec::<String>::new());
         assert_eq!(self.directory.path().read_dir().unwrap().count(), 0);
     }
