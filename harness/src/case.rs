@@ -12,7 +12,8 @@ use crate::{
 };
 use spillproof_faults::Plan;
 use spillproof_protocol::{
-    Capability, ErrorKind, Fill, Manifest, RequestedBytes, Tier, TransferPath,
+    Capability, Digest, DigestAlgorithm, ErrorKind, Fill, Manifest, RequestedBytes, Tier,
+    TransferPath,
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -68,8 +69,28 @@ pub struct Model {
 pub struct ModelFile {
     /// The file.
     pub path: PathBuf,
-    /// The digest of each tensor, in the manifest's order.
-    pub digests: Vec<spillproof_protocol::Digest>,
+    /// Of each tensor, in the manifest's order.
+    pub digests: Vec<TensorDigests>,
+}
+
+/// The digests of a tensor by every algorithm that a subject may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorDigests {
+    /// By [`DigestAlgorithm::Sha256`].
+    pub sha256: Digest,
+    /// By [`DigestAlgorithm::Xxh3_128`].
+    pub xxh3_128: Digest,
+}
+
+impl TensorDigests {
+    /// The one by this algorithm.
+    #[must_use]
+    pub fn by(&self, algorithm: DigestAlgorithm) -> &Digest {
+        match algorithm {
+            DigestAlgorithm::Sha256 => &self.sha256,
+            DigestAlgorithm::Xxh3_128 => &self.xxh3_128,
+        }
+    }
 }
 
 /// How thoroughly what no invariant needs is measured: the unique set size, for which the kernel walks over every page, and the

@@ -1,19 +1,25 @@
 //! A run as text that must be the same on every machine: steps, destinations, error kinds, digests.
 //!
+//! A digest that had to come back is shown as the golden's own algorithm makes it, whichever the subject uses; any other one as it came.
+//!
 //! Left out, because machines differ: times, memory, the number of recoveries, paths, messages; and, once device memory
 //! ran short, what exactly was resident: drivers differ in how much they keep for themselves. After lanes, where everything is.
 
 use crate::{
     case::{Action, CuFile, Expect, Gpu},
+    contents,
     lanes::Lane,
     observation::{Outcome, Run, StepRecord},
     sweep::Recording,
 };
-use spillproof_protocol::{Digest, FreeMemoryReply, Tier};
+use spillproof_protocol::{Digest, DigestAlgorithm, FreeMemoryReply, Tier};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
 };
+
+/// What goldens are written in: it does not change with what is the fastest.
+const ALGORITHM: DigestAlgorithm = DigestAlgorithm::Sha256;
 
 /// Models of more tensors than this are shown by one digest over all of theirs.
 const LISTED_TENSORS: usize = 24;
@@ -22,7 +28,8 @@ const LISTED_TENSORS: usize = 24;
 #[must_use]
 pub fn render(run: &Run) -> String {
     let first = run.lives().next().unwrap_or(run);
-    let mut text = format!("{}\nopen: {}\n", run.case.id(), outcome(&first.open));
+    let shown = Shown::of(run);
+    let mut text = format!("{}\nopen: {}\n", run.case.id(), shown.outcome(&first.open));
     let mut listed = Vec::new();
     // What is free in a cgroup depends on what else the process took; and a machine's own cuFile serves what it likes.
     let mut short = run.case.world.memory_bytes.is_some() || goes_its_own_way(run);
@@ -37,7 +44,7 @@ pub fn render(run: &Run) -> String {
             (Expect::Ok | Expect::Error(_), Outcome::Freed(reply)) if short => {
                 freed_after_shortage(reply)
             }
-            (Expect::Ok | Expect::Error(_), other) => outcome(other),
+            (Expect::Ok | Expect::Error(_), other) => shown.outcome(other),
         };
         let _ = writeln!(text, "{}: {came_back}", step.action.label());
         if let Action::Together(lanes) = &step.action {
@@ -50,15 +57,15 @@ pub fn render(run: &Run) -> String {
             Expect::Ok | Expect::Error(_) => !raced || is_request(step),
             Expect::OkOrError(_) => false,
         };
-        if let Some(digests) = digests(step).filter(|_| settled)
+        if let Some(digests) = digests(step).filter(|_| settled).map(|all| shown.all(all))
             && !listed.contains(&digests)
         {
-            listed.push(digests);
             if digests.len() <= LISTED_TENSORS {
-                for (tensor, digest) in digests {
+                for (tensor, digest) in &digests {
                     let _ = writeln!(text, "  {tensor} {digest:.16}");
                 }
             }
+            listed.push(digests);
         }
     }
     let faults = run.case.faults.as_ref();
@@ -206,24 +213,48 @@ fn digests(step: &StepRecord) -> Option<&BTreeMap<String, Digest>> {
     }
 }
 
-fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Done => "ok".into(),
-        Outcome::Freed(reply) => freed(reply),
-        Outcome::Served(reply) => format!("ok, {}", all(&reply.digests)),
-        Outcome::ReadBack(digests) => format!("ok, {}", all(digests)),
-        Outcome::Held(_) => "ok, held".into(),
-        Outcome::Viewed(digest) => format!("ok, {digest:.16}"),
-        Outcome::Killed(_) => "ended".into(),
-        Outcome::Together(_) => "all answered".into(),
-        Outcome::Failed(error) => format!("error {}", error.kind),
-        Outcome::Misbehaved(_) => "misbehaved".into(),
-        Outcome::NotRun => "not run".into(),
+/// How digests are shown, by how they came.
+struct Shown<'r>(BTreeMap<&'r Digest, Digest>);
+
+impl<'r> Shown<'r> {
+    fn of(run: &'r Run) -> Self {
+        let (came, contents): (Vec<_>, Vec<_>) =
+            run.lives().flat_map(|life| &life.contents).unzip();
+        // What cannot be digested never had to come back.
+        let digests = contents::digests(&contents, ALGORITHM).unwrap_or_default();
+        Self(came.into_iter().zip(digests).collect())
+    }
+
+    fn one(&self, digest: &Digest) -> Digest {
+        self.0.get(digest).unwrap_or(digest).clone()
+    }
+
+    fn all(&self, digests: &BTreeMap<String, Digest>) -> BTreeMap<String, Digest> {
+        let shown = digests.iter();
+        shown
+            .map(|(tensor, digest)| (tensor.clone(), self.one(digest)))
+            .collect()
+    }
+
+    fn outcome(&self, outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Done => "ok".into(),
+            Outcome::Freed(reply) => freed(reply),
+            Outcome::Served(reply) => format!("ok, {}", over_all(&self.all(&reply.digests))),
+            Outcome::ReadBack(digests) => format!("ok, {}", over_all(&self.all(digests))),
+            Outcome::Held(_) => "ok, held".into(),
+            Outcome::Viewed(digest) => format!("ok, {:.16}", self.one(digest)),
+            Outcome::Killed(_) => "ended".into(),
+            Outcome::Together(_) => "all answered".into(),
+            Outcome::Failed(error) => format!("error {}", error.kind),
+            Outcome::Misbehaved(_) => "misbehaved".into(),
+            Outcome::NotRun => "not run".into(),
+        }
     }
 }
 
 /// One digest over the names and digests of all tensors.
-fn all(digests: &BTreeMap<String, Digest>) -> String {
+fn over_all(digests: &BTreeMap<String, Digest>) -> String {
     let joined: String = digests
         .iter()
         .map(|(tensor, digest)| format!("{tensor} {digest}\n"))
@@ -231,7 +262,7 @@ fn all(digests: &BTreeMap<String, Digest>) -> String {
     format!(
         "{} tensors {:.16}",
         digests.len(),
-        Digest::of(joined.as_bytes())
+        ALGORITHM.digest(joined.as_bytes())
     )
 }
 

@@ -5,6 +5,7 @@ pub mod ballast;
 pub mod bench;
 pub mod case;
 mod claim;
+pub mod contents;
 pub mod crash;
 pub mod device;
 pub mod error;

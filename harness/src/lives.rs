@@ -12,7 +12,11 @@ use crate::{
     world::Event,
 };
 use spillproof_protocol::ErrorKind;
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 impl Run {
     /// A run of which nothing is known yet.
@@ -33,6 +37,7 @@ impl Run {
             calls: Vec::new(),
             offload_dir,
             work_dir: PathBuf::new(),
+            contents: BTreeMap::new(),
             doubts: Vec::new(),
             asides: Vec::new(),
             fired_at_end: Vec::new(),

@@ -1,10 +1,9 @@
 //! Real weights as a case's model: the harness reads a `.safetensors` file itself, so that what is
 //! expected does not come from the engine under test.
 
-use crate::case::{Model, ModelFile};
+use crate::case::{Model, ModelFile, TensorDigests};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use spillproof_protocol::{Digest, Dtype, Fill, Manifest, ManifestError, Storage, Tensor};
+use spillproof_protocol::{DigestAlgorithm, Dtype, Fill, Manifest, ManifestError, Storage, Tensor};
 use std::{
     fs::File,
     io,
@@ -78,17 +77,23 @@ pub fn read(name: &str, path: &Path) -> Result<Model, ModelFileError> {
     };
     let mut digests = Vec::new();
     for (tensor, start, end) in rows {
-        let mut hasher = Sha256::new();
+        // Read once: which of them a subject names is known when it is started.
+        let mut sha256 = DigestAlgorithm::Sha256.hasher();
+        let mut xxh3_128 = DigestAlgorithm::Xxh3_128.hasher();
         let mut window = vec![0; (end - start).min(1 << 20) as usize];
         let mut at = start;
         while at < end {
             let len = (end - at).min(window.len() as u64) as usize;
             file.read_exact_at(&mut window[..len], 8 + header_bytes + at)
                 .map_err(unreadable)?;
-            hasher.update(&window[..len]);
+            sha256.update(&window[..len]);
+            xxh3_128.update(&window[..len]);
             at += len as u64;
         }
-        digests.push(Digest::finish(hasher));
+        digests.push(TensorDigests {
+            sha256: sha256.finish(),
+            xxh3_128: xxh3_128.finish(),
+        });
         // The fill is never expanded: the contents are the file's.
         let storage = Storage {
             name: tensor.name.clone(),
@@ -183,10 +188,12 @@ mod tests {
             .map(|tensor| tensor.name.as_str())
             .collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(
-            model.file.unwrap().digests,
-            [Digest::of(b"0123"), Digest::of(b"456")]
-        );
+        let digests = model.file.unwrap().digests;
+        for algorithm in DigestAlgorithm::ALL {
+            let found: Vec<_> = digests.iter().map(|one| one.by(*algorithm)).collect();
+            let wanted = [&b"0123"[..], b"456"].map(|bytes| algorithm.digest(bytes));
+            assert_eq!(found, [&wanted[0], &wanted[1]]);
+        }
     }
 
     #[test]

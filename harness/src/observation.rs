@@ -2,14 +2,18 @@
 
 use crate::{
     case::{Action, Case, Expect},
+    contents::Contents,
     device::DeviceReading,
     faults::{Fired, RuleAccount},
     invariants,
     probe::{FilesReading, LedgerReading, PeakReading, ProcessReading},
+    shadow::{Shadow, ShadowError},
     subject::{Ended, Finding, Killed},
 };
 use spillproof_faults::TraceEntry;
-use spillproof_protocol::{Digest, ErrorReply, FreeMemoryReply, RequestReply, StatusReply};
+use spillproof_protocol::{
+    Digest, DigestAlgorithm, ErrorReply, FreeMemoryReply, RequestReply, StatusReply,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -64,6 +68,8 @@ pub struct Run {
     pub offload_dir: PathBuf,
     /// The subject's working directory.
     pub work_dir: PathBuf,
+    /// What digests that had to come back are those of.
+    pub contents: BTreeMap<Digest, Contents>,
     /// Why parts of the run measured nothing.
     pub doubts: Vec<String>,
     /// Calls around the steps (`hello`, `status`, `quit`) that did not succeed, by verb.
@@ -238,6 +244,21 @@ impl Outcome {
 }
 
 impl Run {
+    /// What every tensor of a model must digest to now, by this algorithm. What these digests are those of is kept.
+    pub(crate) fn expect(
+        &mut self,
+        shadow: &Shadow,
+        algorithm: DigestAlgorithm,
+    ) -> Result<BTreeMap<String, Digest>, ShadowError> {
+        let digests = shadow.digests(algorithm)?;
+        for contents in shadow.contents() {
+            if let Some(digest) = digests.get(contents.name()) {
+                self.contents.entry(digest.clone()).or_insert(contents);
+            }
+        }
+        Ok(digests)
+    }
+
     /// Every step, and for lanes each of theirs.
     pub fn acts(&self) -> impl Iterator<Item = Act<'_>> {
         self.steps.iter().flat_map(StepRecord::acts)

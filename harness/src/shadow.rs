@@ -1,46 +1,22 @@
 //! The harness's own idea of every model: what each tensor must contain, and how many file bytes
 //! its journeys can justify. Computed from manifests and steps alone, never from an engine.
 
-use crate::case::Model;
-use sha2::{Digest as _, Sha256};
-use spillproof_protocol::{Digest, Fill, Manifest, ManifestError, Tensor, tensor_digest};
-use std::{
-    collections::{BTreeMap, HashMap},
-    panic::resume_unwind,
-    sync::{
-        LazyLock, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+use crate::{
+    case::Model,
+    contents::{self, Contents, History, Overlay},
 };
+use spillproof_protocol::{Digest, DigestAlgorithm, Fill, ManifestError, Tensor};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Files are laid out in units of this many bytes.
 const FILE_UNIT_BYTES: u64 = 4096;
 
-/// Digests of a model of so many bytes are made by several threads.
-const LARGE_MODEL_BYTES: u64 = 64 << 20;
-
-/// Threads that make them.
-const MOST_THREADS: usize = 8;
-
 /// A model as it must be.
 #[derive(Clone, Debug)]
 pub struct Shadow {
-    manifest: Manifest,
-    file_digests: Option<Vec<Digest>>,
+    model: Arc<Model>,
     /// What storages may have become: one history, except where a modification failed, which leaves the old or the new bytes.
     histories: BTreeMap<String, Vec<History>>,
-}
-
-/// What was written over a storage, in order.
-type History = Vec<Overlay>;
-
-/// Bytes of a storage that a step overwrote.
-#[derive(Clone, Debug, PartialEq)]
-struct Overlay {
-    start: u64,
-    bytes: u64,
-    fill: Fill,
 }
 
 impl Shadow {
@@ -48,8 +24,7 @@ impl Shadow {
     #[must_use]
     pub fn new(model: &Model) -> Self {
         Self {
-            manifest: model.manifest.clone(),
-            file_digests: model.file.as_ref().map(|file| file.digests.clone()),
+            model: Arc::new(model.clone()),
             histories: BTreeMap::new(),
         }
     }
@@ -87,7 +62,7 @@ impl Shadow {
         fill: &Fill,
         change: impl FnOnce(&mut Vec<History>, &Overlay),
     ) -> Result<u64, ShadowError> {
-        if self.file_digests.is_some() {
+        if self.model.file.is_some() {
             return Err(ShadowError::NotGenerated(tensor.into()));
         }
         let found = self.tensor(tensor)?;
@@ -96,7 +71,7 @@ impl Shadow {
             found.byte_offset,
             found.span_bytes()?,
         );
-        let storage_bytes = self.manifest.storage_of(found)?.bytes;
+        let storage_bytes = self.model.manifest.storage_of(found)?.bytes;
         let overlay = Overlay {
             start,
             bytes,
@@ -113,17 +88,21 @@ impl Shadow {
         self.histories.values().any(|histories| histories.len() > 1)
     }
 
-    /// Decides what a failed modification left by the digests that were seen. Where they fit nothing that could be there, the
-    /// old bytes stay expected.
+    /// Decides what a failed modification left by the digests that were seen, which are by this algorithm. Where they fit nothing
+    /// that could be there, the old bytes stay expected.
     ///
     /// # Errors
     /// A manifest that does not hold together.
-    pub fn observe(&mut self, seen: &BTreeMap<String, Digest>) -> Result<(), ShadowError> {
+    pub fn observe(
+        &mut self,
+        seen: &BTreeMap<String, Digest>,
+        algorithm: DigestAlgorithm,
+    ) -> Result<(), ShadowError> {
         let mut decided = Vec::new();
         for (storage, histories) in &self.histories {
             let mut fitting = Vec::new();
             for history in histories {
-                if histories.len() == 1 || self.fits(storage, history, seen)? {
+                if histories.len() == 1 || self.fits(storage, history, seen, algorithm)? {
                     fitting.push(history.clone());
                 }
             }
@@ -140,11 +119,12 @@ impl Shadow {
         storage: &str,
         history: &History,
         seen: &BTreeMap<String, Digest>,
+        algorithm: DigestAlgorithm,
     ) -> Result<bool, ShadowError> {
-        let tensors = self.manifest.tensors.iter();
-        for tensor in tensors.filter(|tensor| tensor.storage == storage) {
+        let tensors = self.model.manifest.tensors.iter().enumerate();
+        for (index, tensor) in tensors.filter(|(_, tensor)| tensor.storage == storage) {
             if let Some(digest) = seen.get(&tensor.name)
-                && *digest != self.digest_after(tensor, history)?
+                && *digest != Contents::new(&self.model, index, history).digest(algorithm)?
             {
                 return Ok(false);
             }
@@ -152,123 +132,53 @@ impl Shadow {
         Ok(true)
     }
 
-    /// What a tensor may digest to now; the first is what it is if nothing that failed left a trace.
+    /// What a tensor may contain now; the first is what it does if nothing that failed left a trace.
     ///
     /// # Errors
-    /// No such tensor, or a manifest that does not hold together.
-    pub fn possible_digests(&self, tensor: &str) -> Result<Vec<Digest>, ShadowError> {
+    /// No such tensor.
+    pub fn possible_contents(&self, tensor: &str) -> Result<Vec<Contents>, ShadowError> {
         let named = |found: &Tensor| found.name == tensor;
-        let Some(index) = self.manifest.tensors.iter().position(named) else {
+        let Some(index) = self.model.manifest.tensors.iter().position(named) else {
             return Err(ShadowError::UnknownTensor(tensor.into()));
         };
-        let found = &self.manifest.tensors[index];
-        match self.histories.get(&found.storage) {
-            Some(histories) => {
-                let digests = histories.iter();
-                digests
-                    .map(|history| self.digest_after(found, history))
-                    .collect()
-            }
-            None => Ok(vec![self.digest(index, found)?]),
-        }
+        let storage = &self.model.manifest.tensors[index].storage;
+        let contents = |history: &History| Contents::new(&self.model, index, history);
+        Ok(match self.histories.get(storage) {
+            Some(histories) => histories.iter().map(contents).collect(),
+            None => vec![contents(&History::new())],
+        })
+    }
+
+    /// What every tensor must contain now, in the manifest's order.
+    #[must_use]
+    pub fn contents(&self) -> Vec<Contents> {
+        let unchanged = History::new();
+        let tensors = self.model.manifest.tensors.iter().enumerate();
+        let contents = tensors.map(|(index, tensor)| {
+            let histories = self.histories.get(&tensor.storage);
+            let history = histories.and_then(|histories| histories.first());
+            Contents::new(&self.model, index, history.unwrap_or(&unchanged))
+        });
+        contents.collect()
     }
 
     /// What every tensor must digest to now, by name.
     ///
     /// # Errors
     /// A manifest that does not hold together.
-    pub fn digests(&self) -> Result<BTreeMap<String, Digest>, ShadowError> {
-        let tensors = &self.manifest.tensors;
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut found = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tensor) = tensors.get(index) else {
-                    return found;
-                };
-                let digest = self.digest(index, tensor);
-                found.push(digest.map(|digest| (tensor.name.clone(), digest)));
-            }
-        };
-        let found = thread::scope(|scope| {
-            let others: Vec<_> = (1..self.digest_threads())
-                .map(|_| scope.spawn(work))
-                .collect();
-            let mut found = work();
-            for other in others {
-                found.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            }
-            found
-        });
-        found.into_iter().collect()
-    }
-
-    /// How many threads make digests: cases run beside each other, so only a large model gets more than its case's own.
-    fn digest_threads(&self) -> usize {
-        let bytes: u64 = self
-            .manifest
-            .storages
-            .iter()
-            .map(|storage| storage.bytes)
-            .sum();
-        if bytes < LARGE_MODEL_BYTES {
-            return 1;
-        }
-        thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS))
-    }
-
-    fn digest(&self, index: usize, tensor: &Tensor) -> Result<Digest, ShadowError> {
-        if let Some(digests) = &self.file_digests {
-            return digests
-                .get(index)
-                .cloned()
-                .ok_or_else(|| ShadowError::UnknownTensor(tensor.name.clone()));
-        }
-        let histories = self.histories.get(&tensor.storage);
-        match histories.and_then(|histories| histories.first()) {
-            Some(history) => self.digest_after(tensor, history),
-            None => Ok(generated_digest(&self.manifest, tensor)?),
-        }
-    }
-
-    fn digest_after(&self, tensor: &Tensor, history: &History) -> Result<Digest, ShadowError> {
-        if history.is_empty() {
-            return Ok(generated_digest(&self.manifest, tensor)?);
-        }
-        let storage = self.manifest.storage_of(tensor)?;
-        let span = tensor.span_bytes()?;
-        let mut bytes = vec![0; span as usize];
-        storage
-            .fill
-            .write(tensor.byte_offset, &mut bytes)
-            .map_err(ManifestError::from)?;
-        for overlay in history {
-            let start = overlay.start.max(tensor.byte_offset);
-            let end = (overlay.start + overlay.bytes).min(tensor.byte_offset + span);
-            if start < end {
-                let window =
-                    (start - tensor.byte_offset) as usize..(end - tensor.byte_offset) as usize;
-                overlay
-                    .fill
-                    .write(start - overlay.start, &mut bytes[window])
-                    .map_err(ManifestError::from)?;
-            }
-        }
-        if tensor.is_contiguous() {
-            return Ok(Digest::of(&bytes));
-        }
-        let mut hasher = Sha256::new();
-        tensor.for_each_element(|element| hasher.update(&bytes[element]));
-        Ok(Digest::finish(hasher))
+    pub fn digests(
+        &self,
+        algorithm: DigestAlgorithm,
+    ) -> Result<BTreeMap<String, Digest>, ShadowError> {
+        let contents = self.contents();
+        let digests = contents::digests(&contents.iter().collect::<Vec<_>>(), algorithm)?;
+        let names = contents.iter().map(|one| one.name().to_owned());
+        Ok(names.zip(digests).collect())
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor, ShadowError> {
-        let found = self
-            .manifest
-            .tensors
-            .iter()
-            .find(|tensor| tensor.name == name);
+        let mut tensors = self.model.manifest.tensors.iter();
+        let found = tensors.find(|tensor| tensor.name == name);
         found.ok_or_else(|| ShadowError::UnknownTensor(name.into()))
     }
 
@@ -295,7 +205,7 @@ impl Shadow {
     /// Maximal runs of bytes that overlapping or touching tensors cover, by storage.
     fn runs(&self) -> Result<Vec<(u64, u64)>, ShadowError> {
         let mut spans: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
-        for tensor in &self.manifest.tensors {
+        for tensor in &self.model.manifest.tensors {
             let bytes = tensor.span_bytes()?;
             if bytes > 0 {
                 let span = (tensor.byte_offset, tensor.byte_offset + bytes);
@@ -345,35 +255,19 @@ fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(FILE_UNIT_BYTES)
 }
 
-/// Digests of generated contents are the dearest thing the harness computes, and cases share models.
-fn generated_digest(manifest: &Manifest, tensor: &Tensor) -> Result<Digest, ManifestError> {
-    type Key = (Fill, u64, Vec<u64>, Option<Vec<u64>>, u64);
-    static KNOWN: LazyLock<Mutex<HashMap<Key, Digest>>> = LazyLock::new(Mutex::default);
-    let storage = manifest.storage_of(tensor)?;
-    let key = (
-        storage.fill.clone(),
-        tensor.byte_offset,
-        tensor.shape.clone(),
-        tensor.strides.clone(),
-        tensor.dtype.bits(),
-    );
-    let known = || {
-        KNOWN
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    };
-    if let Some(digest) = known().get(&key) {
-        return Ok(digest.clone());
-    }
-    let digest = tensor_digest(manifest, tensor)?;
-    known().insert(key, digest.clone());
-    Ok(digest)
-}
-
 #[cfg(test)]
 mod tests {
     //! Expected contents after modifications, and the bytes that journeys can justify.
     use super::*;
+    use spillproof_protocol::Manifest;
+
+    const SHA256: DigestAlgorithm = DigestAlgorithm::Sha256;
+
+    fn possible(shadow: &Shadow, tensor: &str) -> Vec<Digest> {
+        let contents = shadow.possible_contents(tensor).unwrap();
+        let digests = contents.iter().map(|one| one.digest(SHA256).unwrap());
+        digests.collect()
+    }
 
     fn shadow(tensors: &str) -> Shadow {
         let text = format!(
@@ -394,16 +288,16 @@ mod tests {
                {"name":"b","dtype":"u8","shape":[100],"storage":"s","byte_offset":50},
                {"name":"c","dtype":"u8","shape":[100],"storage":"s","byte_offset":200}"#,
         );
-        let before = shadow.digests().unwrap();
+        let before = shadow.digests(SHA256).unwrap();
         shadow.modify("a", &Fill::Seed(9)).unwrap();
-        let after = shadow.digests().unwrap();
+        let after = shadow.digests(SHA256).unwrap();
         assert_ne!(before["a"], after["a"]);
         assert_ne!(before["b"], after["b"]);
         assert_eq!(before["c"], after["c"]);
         let mut b = vec![0; 100];
         Fill::Seed(7).write(50, &mut b).unwrap();
         Fill::Seed(9).write(50, &mut b[..50]).unwrap();
-        assert_eq!(after["b"], Digest::of(&b));
+        assert_eq!(after["b"], SHA256.digest(&b));
     }
 
     #[test]
@@ -417,39 +311,43 @@ mod tests {
             for seed in seeds {
                 new.modify("a", &Fill::Seed(*seed)).unwrap();
             }
-            new.digests().unwrap()
+            new.digests(SHA256).unwrap()
         };
         let mut undecided = shadow(model);
         undecided.modify_perhaps("a", &Fill::Seed(9)).unwrap();
         undecided.modify_perhaps("a", &Fill::Seed(10)).unwrap();
-        assert_eq!(undecided.digests(), old.digests());
-        let possible = undecided.possible_digests("b").unwrap();
+        assert_eq!(undecided.digests(SHA256), old.digests(SHA256));
+        let possible_b = possible(&undecided, "b");
         let wanted = [&[][..], &[9], &[10]].map(|seeds| new(seeds)["b"].clone());
-        assert_eq!(possible, wanted);
+        assert_eq!(possible_b, wanted);
 
         // What tells nothing decides nothing, and what cannot be is not taken up.
         let only = |digests: BTreeMap<String, Digest>, name: &str| {
             BTreeMap::from([(name.to_owned(), digests[name].clone())])
         };
-        undecided.observe(&only(new(&[10]), "c")).unwrap();
-        undecided.observe(&only(new(&[11]), "a")).unwrap();
-        assert_eq!(undecided.possible_digests("a").unwrap().len(), 3);
-        assert_eq!(undecided.digests(), old.digests());
+        undecided.observe(&only(new(&[10]), "c"), SHA256).unwrap();
+        undecided.observe(&only(new(&[11]), "a"), SHA256).unwrap();
+        assert_eq!(possible(&undecided, "a").len(), 3);
+        assert_eq!(undecided.digests(SHA256), old.digests(SHA256));
 
         let mut decided = undecided.clone();
-        decided.observe(&only(new(&[10]), "b")).unwrap();
-        assert_eq!(decided.digests().unwrap(), new(&[10]));
-        decided.observe(&old.digests().unwrap()).unwrap();
-        assert_eq!(decided.digests().unwrap(), new(&[10]));
-        undecided.observe(&old.digests().unwrap()).unwrap();
-        assert_eq!(undecided.possible_digests("a").unwrap().len(), 1);
-        assert_eq!(undecided.digests(), old.digests());
+        decided.observe(&only(new(&[10]), "b"), SHA256).unwrap();
+        assert_eq!(decided.digests(SHA256).unwrap(), new(&[10]));
+        decided
+            .observe(&old.digests(SHA256).unwrap(), SHA256)
+            .unwrap();
+        assert_eq!(decided.digests(SHA256).unwrap(), new(&[10]));
+        undecided
+            .observe(&old.digests(SHA256).unwrap(), SHA256)
+            .unwrap();
+        assert_eq!(possible(&undecided, "a").len(), 1);
+        assert_eq!(undecided.digests(SHA256), old.digests(SHA256));
 
         // What is written afterwards is certain.
         undecided.modify_perhaps("a", &Fill::Seed(9)).unwrap();
         undecided.modify("a", &Fill::Seed(12)).unwrap();
-        assert_eq!(undecided.digests().unwrap(), new(&[12]));
-        assert_eq!(undecided.digests().unwrap(), new(&[9, 12]));
+        assert_eq!(undecided.digests(SHA256).unwrap(), new(&[12]));
+        assert_eq!(undecided.digests(SHA256).unwrap(), new(&[9, 12]));
     }
 
     #[test]

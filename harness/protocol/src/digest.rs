@@ -1,38 +1,23 @@
 //! Digests of logical contents, computed from a manifest alone.
 
-use crate::{Manifest, ManifestError, Tensor};
+use crate::{DigestAlgorithm, Manifest, ManifestError, Tensor};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::fmt;
 
 /// Window through which contents are generated, bytes: it stays in a core's cache.
 const WINDOW_BYTES: u64 = 64 << 10;
 
-/// Lower-case hexadecimal SHA-256.
+/// A digest of some [`DigestAlgorithm`], in lower-case hexadecimal.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(String);
 
 impl Digest {
-    /// The digest of these bytes.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        Self::finish(Sha256::new_with_prefix(bytes))
+    pub(crate) fn from_hexadecimal(text: String) -> Self {
+        Self(text)
     }
 
-    /// Ends a running SHA-256.
-    #[must_use]
-    pub fn finish(hasher: Sha256) -> Self {
-        Self(
-            hasher
-                .finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
-    }
-
-    /// The whole digest, 64 hexadecimal characters when it came from [`Digest::of`].
+    /// The whole digest: 64 hexadecimal characters of SHA-256, 32 of XXH3-128, and whatever a subject sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -51,16 +36,20 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The digest that `tensor` of `manifest` must have, from the fill of its storage.
+/// The digest by `algorithm` that `tensor` of `manifest` must have, from the fill of its storage.
 ///
 /// Contiguous tensors are generated in windows; strided ones are gathered element by element.
 ///
 /// # Errors
 /// A tensor of an unknown storage, one that leaves it, or a malformed fill.
-pub fn tensor_digest(manifest: &Manifest, tensor: &Tensor) -> Result<Digest, ManifestError> {
+pub fn tensor_digest(
+    manifest: &Manifest,
+    tensor: &Tensor,
+    algorithm: DigestAlgorithm,
+) -> Result<Digest, ManifestError> {
     let storage = manifest.storage_of(tensor)?;
     let span = tensor.span_bytes()?;
-    let mut hasher = Sha256::new();
+    let mut hasher = algorithm.hasher();
     if tensor.is_contiguous() {
         let mut window = vec![0; span.min(WINDOW_BYTES) as usize];
         let mut done = 0;
@@ -77,7 +66,7 @@ pub fn tensor_digest(manifest: &Manifest, tensor: &Tensor) -> Result<Digest, Man
         storage.fill.write(tensor.byte_offset, &mut bytes)?;
         tensor.for_each_element(|at| hasher.update(&bytes[at]));
     }
-    Ok(Digest::finish(hasher))
+    Ok(hasher.finish())
 }
 
 #[cfg(test)]
@@ -105,21 +94,37 @@ mod tests {
             .iter()
             .flat_map(|i| bytes[i * 4..i * 4 + 4].to_vec())
             .collect();
-        assert_eq!(
-            tensor_digest(&manifest, &manifest.tensors[0]).unwrap(),
-            Digest::of(&bytes)
-        );
-        assert_eq!(
-            tensor_digest(&manifest, &manifest.tensors[1]).unwrap(),
-            Digest::of(&gathered)
-        );
+        for algorithm in DigestAlgorithm::ALL {
+            let digest = |index: usize| {
+                tensor_digest(&manifest, &manifest.tensors[index], *algorithm).unwrap()
+            };
+            assert_eq!(digest(0), algorithm.digest(&bytes));
+            assert_eq!(digest(1), algorithm.digest(&gathered));
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_several_windows_has_the_digest_of_its_bytes() {
+        let bytes = 2 * WINDOW_BYTES + 77;
+        let manifest = Manifest::from_json(&format!(
+            r#"{{"storages":[{{"name":"s","bytes":{bytes},"fill":{{"seed":7}}}}],
+                "tensors":[{{"name":"a","dtype":"u8","shape":[{bytes}],"storage":"s"}}]}}"#
+        ))
+        .unwrap();
+        let mut contents = vec![0; bytes as usize];
+        manifest.storages[0].fill.write(0, &mut contents).unwrap();
+        for algorithm in DigestAlgorithm::ALL {
+            let digest = tensor_digest(&manifest, &manifest.tensors[0], *algorithm).unwrap();
+            assert_eq!(digest, algorithm.digest(&contents), "{algorithm}");
+        }
     }
 
     #[test]
     fn an_empty_tensor_has_the_digest_of_nothing() {
         let manifest = manifest();
-        let digest = tensor_digest(&manifest, &manifest.tensors[2]).unwrap();
-        assert_eq!(digest, Digest::of(&[]));
-        assert!(digest.as_str().starts_with("e3b0c442"));
+        for algorithm in DigestAlgorithm::ALL {
+            let digest = tensor_digest(&manifest, &manifest.tensors[2], *algorithm).unwrap();
+            assert_eq!(digest, algorithm.digest(&[]), "{algorithm}");
+        }
     }
 }

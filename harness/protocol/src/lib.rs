@@ -6,6 +6,7 @@
 
 mod contents;
 mod digest;
+mod hasher;
 mod manifest;
 mod message;
 mod request;
@@ -14,11 +15,12 @@ mod words;
 
 pub use contents::{Fill, FillError};
 pub use digest::{Digest, tensor_digest};
+pub use hasher::Hasher;
 pub use manifest::{Dtype, Manifest, ManifestError, Storage, Tensor};
 pub use message::*;
 pub use request::{ErrorReply, ReplyLine, Request, RequestError, RequestLine};
 pub use requested::RequestedBytes;
-pub use words::{Capability, ErrorKind, Extent, Tier, TransferPath};
+pub use words::{Capability, DigestAlgorithm, ErrorKind, Extent, Tier, TransferPath};
 
 /// The protocol version that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

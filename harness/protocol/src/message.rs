@@ -1,6 +1,8 @@
 //! Arguments and results, each its own struct, so that an unknown field is an error.
 
-use crate::{Capability, Digest, Extent, Fill, Manifest, RequestedBytes, Tier, TransferPath};
+use crate::{
+    Capability, Digest, DigestAlgorithm, Extent, Fill, Manifest, RequestedBytes, Tier, TransferPath,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -97,6 +99,9 @@ messages! {
         version: String,
         /// What it can do.
         capabilities: Vec<Capability>,
+        /// What all its digests are made with; absent means SHA-256.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<DigestAlgorithm>,
     }
     /// Result of `open`.
     OpenReply {
@@ -208,4 +213,44 @@ messages! {
     }
     /// Result of the verbs that return nothing.
     Done {}
+}
+
+impl HelloReply {
+    /// What all digests of this subject are made with.
+    #[must_use]
+    pub fn digest_algorithm(&self) -> DigestAlgorithm {
+        self.digest.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The field of `hello` that older subjects do not have.
+    use super::*;
+
+    fn hello(field: &str) -> Result<HelloReply, serde_json::Error> {
+        serde_json::from_str(&format!(
+            r#"{{"protocol":1,"engine":"e","version":"0","capabilities":[]{field}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_subject_that_names_no_algorithm_uses_sha256() {
+        let algorithm = |field: &str| hello(field).unwrap().digest_algorithm();
+        assert_eq!(algorithm(""), DigestAlgorithm::Sha256);
+        assert_eq!(algorithm(r#","digest":null"#), DigestAlgorithm::Sha256);
+        assert_eq!(algorithm(r#","digest":"sha256""#), DigestAlgorithm::Sha256);
+        let xxh3 = algorithm(r#","digest":"xxh3_128""#);
+        assert_eq!(xxh3, DigestAlgorithm::Xxh3_128);
+        let error = hello(r#","digest":"md5""#).unwrap_err().to_string();
+        for word in ["md5", "sha256", "xxh3_128"] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_is_not_sent() {
+        let sent = serde_json::to_string(&hello("").unwrap()).unwrap();
+        assert!(!sent.contains("digest"), "{sent}");
+    }
 }

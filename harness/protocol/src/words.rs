@@ -137,3 +137,15 @@ words! {
         Full = "full",
     }
 }
+
+words! {
+    /// What a subject makes its digests with.
+    #[derive(Default)]
+    DigestAlgorithm {
+        /// SHA-256, which every language has.
+        #[default]
+        Sha256 = "sha256",
+        /// XXH3 with 128 bits and seed 0, as fast as memory.
+        Xxh3_128 = "xxh3_128",
+    }
+}

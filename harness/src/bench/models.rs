@@ -1,4 +1,5 @@
-//! Models of any size whose digests are quick: SHA-256 of one tensor is one thread's work, so each is looked at through several.
+//! Models of any size whose digests are quick, also for a subject that uses SHA-256: that of one tensor is one thread's work, so each
+//! is looked at through several.
 
 use crate::case::{MIB, Model};
 use spillproof_protocol::{Dtype, Fill, Manifest, Storage, Tensor};

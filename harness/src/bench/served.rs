@@ -16,8 +16,9 @@ use crate::{
 };
 use serde::de::DeserializeOwned;
 use spillproof_protocol::{
-    Digest, Done, FreeMemoryArgs, FreeMemoryReply, HelloArgs, HelloReply, LoadArgs, LoadReply,
-    ModelArgs, NoArgs, OpenArgs, OpenReply, PROTOCOL_VERSION, Request, RequestArgs, RequestReply,
+    Digest, DigestAlgorithm, Done, FreeMemoryArgs, FreeMemoryReply, HelloArgs, HelloReply,
+    LoadArgs, LoadReply, ModelArgs, NoArgs, OpenArgs, OpenReply, PROTOCOL_VERSION, Request,
+    RequestArgs, RequestReply,
 };
 use std::{
     collections::BTreeMap,
@@ -39,6 +40,8 @@ pub(super) struct Served<'b> {
     /// Private and shared memory after `open`.
     baseline_bytes: u64,
     staging_bytes: u64,
+    /// What its digests are made with.
+    algorithm: DigestAlgorithm,
     /// What each model must contain.
     expected: BTreeMap<String, BTreeMap<String, Digest>>,
 }
@@ -78,6 +81,7 @@ impl<'b> Served<'b> {
             sandbox,
             baseline_bytes: 0,
             staging_bytes: 0,
+            algorithm: DigestAlgorithm::default(),
             expected: BTreeMap::new(),
         })
     }
@@ -92,6 +96,7 @@ impl<'b> Served<'b> {
             let text = format!("it speaks version {} of the protocol", hello.protocol);
             return Err(Failure::Unlike(text));
         }
+        self.algorithm = hello.digest_algorithm();
         // A real GPU is shown alone, as its device 0.
         let open = Request::Open(OpenArgs {
             device: "cuda:0".into(),
@@ -279,7 +284,7 @@ impl<'b> Served<'b> {
     /// Compares what the device holds of a model with what was generated.
     pub(super) fn verify(&mut self, model: &Model, after: &str) -> Result<(), Failure> {
         if !self.expected.contains_key(&model.name) {
-            let digests = Shadow::new(model).digests()?;
+            let digests = Shadow::new(model).digests(self.algorithm)?;
             self.expected.insert(model.name.clone(), digests);
         }
         let request = self.request_for(&model.name, true);

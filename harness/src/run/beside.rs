@@ -1,6 +1,9 @@
 //! A second process of the same program beside the subject, on the same directory and device.
 
-use super::session::{Session, Stop};
+use super::{
+    calls::read,
+    session::{Session, Stop},
+};
 use crate::{
     case::Action,
     device::DeviceUnderTest,
@@ -12,8 +15,8 @@ use crate::{
     world::Event,
 };
 use spillproof_protocol::{
-    Digest, HelloArgs, NoArgs, OpenArgs, PROTOCOL_VERSION, ReadBackReply, Request, RequestReply,
-    StatusReply,
+    Digest, DigestAlgorithm, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION,
+    ReadBackReply, Request, StatusReply,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +32,8 @@ const CONTEXT_BYTES: u64 = 2 << 30;
 /// The process beside, and what is its own.
 pub(super) struct Neighbour {
     subject: Subject,
+    /// What its digests are made with.
+    algorithm: DigestAlgorithm,
     pub(super) shadows: BTreeMap<String, Shadow>,
     /// What appeared in the offload directory while it alone was at work, at the top.
     entries: BTreeSet<PathBuf>,
@@ -85,11 +90,14 @@ impl Session<'_> {
         let open = Request::Open(OpenArgs {
             device: "cuda:0".into(),
         });
-        for request in [hello, open] {
-            let outcome = outcome(subject.call(&request, self.run.case.limits.call));
-            if !outcome.is_success() {
-                return Ok(Err(outcome));
-            }
+        let deadline = self.run.case.limits.call;
+        let greeted: HelloReply = match read(&hello, subject.call(&hello, deadline)) {
+            Ok(greeted) => greeted,
+            Err(outcome) => return Ok(Err(outcome)),
+        };
+        let opened = outcome(subject.call(&open, deadline));
+        if !opened.is_success() {
+            return Ok(Err(opened));
         }
         // The case's bytes are free again, the neighbour's context beside them.
         if let (DeviceUnderTest::Cuda(_), Some(_)) = (self.device, &self.ballast) {
@@ -97,6 +105,7 @@ impl Session<'_> {
         }
         Ok(Ok(Neighbour {
             subject,
+            algorithm: greeted.digest_algorithm(),
             shadows: BTreeMap::new(),
             entries: BTreeSet::new(),
         }))
@@ -128,32 +137,27 @@ impl Session<'_> {
             return Ok(Outcome::Done);
         };
         let answer = neighbour.subject.call(&request, deadline);
-        let Ok(CallOutcome::Ok(value)) = &answer else {
-            return Ok(outcome(answer));
+        let outcome = match &request {
+            Request::Request(_) => read(&request, answer).map(Outcome::Served),
+            Request::ReadBack(_) => {
+                read(&request, answer).map(|reply: ReadBackReply| Outcome::ReadBack(reply.digests))
+            }
+            _ => Ok(outcome(answer)),
         };
-        Ok(match &request {
-            Request::Request(_) => serde_json::from_value::<RequestReply>(value.clone())
-                .map_or_else(|error| malformed(&request, &error), Outcome::Served),
-            Request::ReadBack(_) => serde_json::from_value::<ReadBackReply>(value.clone())
-                .map_or_else(
-                    |error| malformed(&request, &error),
-                    |reply| Outcome::ReadBack(reply.digests),
-                ),
-            _ => outcome(answer),
-        })
+        Ok(outcome.unwrap_or_else(|failure| failure))
     }
 
     /// What every tensor of the neighbour's model must contain.
-    pub(super) fn expected_beside(&self, action: &Action) -> BTreeMap<String, Digest> {
+    pub(super) fn expected_beside(&mut self, action: &Action) -> BTreeMap<String, Digest> {
         let (Action::Request { model, .. } | Action::ReadBack { model }) = action else {
             return BTreeMap::new();
         };
-        let shadow = self
-            .neighbour
-            .as_ref()
-            .and_then(|one| one.shadows.get(model));
+        let Some(neighbour) = &self.neighbour else {
+            return BTreeMap::new();
+        };
+        let shadow = neighbour.shadows.get(model);
         shadow
-            .and_then(|shadow| shadow.digests().ok())
+            .and_then(|shadow| self.run.expect(shadow, neighbour.algorithm).ok())
             .unwrap_or_default()
     }
 
@@ -203,12 +207,4 @@ fn outcome(answer: Result<CallOutcome, Finding>) -> Outcome {
         Ok(CallOutcome::Error(error)) => Outcome::Failed(error),
         Err(finding) => Outcome::Misbehaved(finding),
     }
-}
-
-fn malformed(request: &Request, error: &serde_json::Error) -> Outcome {
-    Outcome::Misbehaved(Finding::MalformedReply {
-        verb: request.verb(),
-        reason: error.to_string(),
-        line: String::new(),
-    })
 }

@@ -146,7 +146,8 @@ impl Session<'_> {
     }
 }
 
-fn read<T: DeserializeOwned>(
+/// The result of a call; what is not of the documented form is a finding.
+pub(super) fn read<T: DeserializeOwned>(
     request: &Request,
     called: Result<CallOutcome, Finding>,
 ) -> Result<T, Outcome> {

@@ -34,6 +34,7 @@ use injection::Injection;
 use nix::sys::statvfs::statvfs;
 use session::Session;
 use spillproof_board::{BoardConfig, BoardDevice};
+use spillproof_protocol::DigestAlgorithm;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -117,6 +118,7 @@ fn run_in_sandbox(run: &mut Run, kind: &DeviceKind, bench: &Bench) -> Result<(),
         run,
         command,
         subject,
+        algorithm: DigestAlgorithm::default(),
         device: &device,
         sandbox: &sandbox,
         bench,

@@ -17,7 +17,7 @@ use crate::{
     world::Headroom,
 };
 use spillproof_protocol::{
-    Capability, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION, Request,
+    Capability, DigestAlgorithm, HelloArgs, HelloReply, NoArgs, OpenArgs, PROTOCOL_VERSION, Request,
 };
 use std::{collections::BTreeMap, ops::Range, time::Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct Session<'a> {
     pub(super) run: &'a mut Run,
     pub(super) command: SubjectCommand,
     pub(super) subject: Subject,
+    /// What its digests are made with.
+    pub(super) algorithm: DigestAlgorithm,
     pub(super) device: &'a DeviceUnderTest,
     pub(super) sandbox: &'a Sandbox,
     pub(super) bench: &'a Bench,
@@ -186,6 +188,7 @@ impl Session<'_> {
                 return Ok(false);
             }
         };
+        self.algorithm = hello.digest_algorithm();
         let reached = self
             .injection
             .map(|injection| injection.out_of_reach(self.subject.pid()));

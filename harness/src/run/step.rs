@@ -232,8 +232,9 @@ impl Session<'_> {
                 if !shadow.is_undecided() || digests.is_empty() {
                     return Ok(expected);
                 }
-                shadow.observe(digests).map_err(broken)?;
-                Ok(shadow.digests().map_err(broken)?)
+                let algorithm = self.algorithm;
+                shadow.observe(digests, algorithm).map_err(broken)?;
+                Ok(self.run.expect(shadow, algorithm).map_err(broken)?)
             }
             (Action::ReadHeld { view }, Outcome::Viewed(digest)) => {
                 Ok(self.decided_view(view, digest))
@@ -255,7 +256,8 @@ impl Session<'_> {
         else {
             return BTreeMap::new();
         };
-        let digests = self.shadows.get(model).map(Shadow::digests);
+        let shadow = self.shadows.get(model);
+        let digests = shadow.map(|shadow| self.run.expect(shadow, self.algorithm));
         match digests {
             Some(Ok(digests)) => digests,
             Some(Err(error)) => {

@@ -364,7 +364,7 @@ impl<'a> Session<'a> {
             return Ok(self.expected(action));
         }
         let shadow = crate::shadow::Shadow::new(&self.model(model)?);
-        let digests = shadow.digests();
+        let digests = self.run.expect(&shadow, self.algorithm);
         Ok(digests.map_err(|error| HarnessError::Case(error.to_string()))?)
     }
 

@@ -1,7 +1,7 @@
 //! Views that the subject holds for a case, and what they must show.
 
 use super::session::{Session, Stop};
-use crate::{error::HarnessError, observation::Outcome};
+use crate::{error::HarnessError, observation::Outcome, shadow::ShadowError};
 use spillproof_protocol::Digest;
 use std::collections::BTreeMap;
 
@@ -29,11 +29,18 @@ impl Session<'_> {
         let shadow = self.shadows.get(model);
         let shadow =
             shadow.ok_or_else(|| HarnessError::Case(format!("model {model:?} is not loaded")))?;
-        let possible = shadow.possible_digests(tensor);
+        let broken = |error: ShadowError| HarnessError::Case(error.to_string());
+        let mut possible = Vec::new();
+        for contents in shadow.possible_contents(tensor).map_err(broken)? {
+            let digest = contents.digest(self.algorithm);
+            let digest = digest.map_err(|error| broken(error.into()))?;
+            possible.push(digest.clone());
+            self.run.contents.insert(digest, contents);
+        }
         let held = HeldView {
             handle: *handle,
             tensor: tensor.to_owned(),
-            possible: possible.map_err(|error| HarnessError::Case(error.to_string()))?,
+            possible,
         };
         match self.views.insert(view.to_owned(), held) {
             None => Ok(()),

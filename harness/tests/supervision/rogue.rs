@@ -25,13 +25,13 @@ use std::{
 /// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-struct Line {
+pub(crate) struct Line {
     reader: BufReader<UnixStream>,
     writer: UnixStream,
 }
 
 impl Line {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let fd = env::var("SPILLPROOF_SOCKET_FD").unwrap().parse().unwrap();
         // SAFETY: the harness left this descriptor to this process, and nobody else here uses it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -43,7 +43,7 @@ impl Line {
     }
 
     /// The next request; without one the process ends.
-    fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         let mut line = String::new();
         if self.reader.read_line(&mut line).unwrap_or(0) == 0 {
             process::exit(1);
@@ -55,7 +55,7 @@ impl Line {
         self.writer.write_all(text.as_bytes()).unwrap();
     }
 
-    fn ok(&mut self, request: &Value, ok: Value) {
+    pub(crate) fn ok(&mut self, request: &Value, ok: Value) {
         self.write(&format!("{}\n", json!({"id": request["id"], "ok": ok})));
     }
 

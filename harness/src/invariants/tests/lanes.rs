@@ -72,7 +72,7 @@ fn amounts_that_do_not_add_up_in_a_lane_trip_policy() {
 fn a_view_of_other_bytes_trips_data_and_a_handle_given_twice_truth() {
     let view = || "v".to_owned();
     let read = |contents: &[u8]| {
-        let outcome = Outcome::Viewed(Digest::of(contents));
+        let outcome = Outcome::Viewed(digest_of(contents));
         step(Action::ReadHeld { view: view() }, outcome, 0, 0)
     };
     assert_eq!(tripped(|run| run.steps.push(read(b"right"))), []);

@@ -19,8 +19,8 @@ use crate::{
     world::World,
 };
 use spillproof_protocol::{
-    Digest, ErrorKind, ErrorReply, Extent, FreeMemoryReply, ModelStatus, Move, RequestReply,
-    StatusReply, TensorStatus, Tier, TierBytes, TransferPath,
+    Digest, DigestAlgorithm, ErrorKind, ErrorReply, Extent, FreeMemoryReply, ModelStatus, Move,
+    RequestReply, StatusReply, TensorStatus, Tier, TierBytes, TransferPath,
 };
 use std::{
     collections::BTreeMap,
@@ -120,14 +120,18 @@ fn step(action: Action, outcome: Outcome, before: u64, after: u64) -> StepRecord
         status_before: Some(status(before)),
         status_after: Some(status(after)),
         peak: Some(peak(20 * MIB)),
-        expected: BTreeMap::from([("t".into(), Digest::of(b"right"))]),
+        expected: BTreeMap::from([("t".into(), digest_of(b"right"))]),
         justified_bytes: MODEL_BYTES,
     }
 }
 
+fn digest_of(contents: &[u8]) -> Digest {
+    DigestAlgorithm::default().digest(contents)
+}
+
 fn request(digest: &[u8]) -> StepRecord {
     let reply = RequestReply {
-        digests: BTreeMap::from([("t".into(), Digest::of(digest))]),
+        digests: BTreeMap::from([("t".into(), digest_of(digest))]),
         recoveries: 0,
     };
     let action = Action::Request {

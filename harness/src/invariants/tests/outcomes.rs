@@ -10,7 +10,7 @@ fn wrong_missing_and_unknown_digests_trip_data() {
         [InvariantId::Data]
     );
     let missing = |run: &mut Run| {
-        run.steps[0].expected.insert("u".into(), Digest::of(b"u"));
+        run.steps[0].expected.insert("u".into(), digest_of(b"u"));
     };
     assert_eq!(tripped(missing), [InvariantId::Data]);
     assert_eq!(
