@@ -21,7 +21,8 @@ pub fn cases() -> Vec<Case> {
 fn nine_gib() -> Case {
     let model = fused("m", 1, 36, 32);
     let to_files = || free(Amount::float(1e30), Destinations::All(Tier::Mapped));
-    // Digests of nine GiB take ten times as long as bringing them back: the first and the last round have them.
+    // SHA-256 of nine GiB, where a subject uses that, takes ten times as long as bringing them back: the first and the last round
+    // have digests.
     let unseen = (0..8).flat_map(|_| [request_unseen("m"), to_files()]);
     Case {
         limits: Limits {
@@ -38,7 +39,7 @@ fn nine_gib() -> Case {
 }
 
 /// A model of so many storages of 256 MiB, each with so many tensors side by side. What touches moves as one, so large moves stay
-/// large; but SHA-256 of one tensor is one thread's work, and small tensors are digested beside each other.
+/// large; but the digest of one tensor is one thread's work, and small tensors are digested beside each other.
 fn fused(name: &str, seed: u64, storages: u64, tensors: u64) -> Model {
     let storage_bytes = 256 * MIB;
     let bytes = storage_bytes / tensors;
