@@ -134,7 +134,7 @@ impl Lane {
             let uploaded = self.start_upload(to + offset as u64, part, index);
             if uploaded.is_err() {
                 // It may be under way all the same, as in `see_through`, and has no mark.
-                return uploaded.and(self.finish());
+                return uploaded.and(self.wait_for_all());
             }
             self.in_flight = InFlight::Marked;
         }
@@ -163,24 +163,34 @@ impl Lane {
     fn see_through(&mut self, call: &'static str, result: RawResult) -> Result<(), Error> {
         let asked = self.context.check(call, result);
         self.in_flight = InFlight::Something;
-        let waited = self.finish();
+        let waited = self.wait_for_all();
         asked.and(waited)
     }
 
-    /// Waits for every copy that was started. When waiting fails, one wait for the whole context follows, so that callers
-    /// may free the device memory in the meantime; when that fails too the slot stays locked until `settle` succeeds.
+    /// Waits for every piece that was started, and tells if one failed, also where somebody else has waited for it: for whoever had the
+    /// pieces uploaded, and nobody else. When it fails the slot is locked until something has waited for its stream after all.
     pub(crate) fn finish(&mut self) -> Result<(), Error> {
-        let mut waited = Ok(());
+        let waited = self.wait_for_all();
         if self.in_flight != InFlight::Nothing {
-            waited = self.settle();
-            if waited.is_err() && self.context.synchronize().is_ok() {
-                self.landed();
-            }
+            self.in_flight = InFlight::Something;
         }
         match self.untold.take() {
             Some(result) => self.context.check("cuStreamSynchronize", result),
             None => waited,
         }
+    }
+
+    /// Waits for every copy that was started. When waiting fails, one wait for the whole context follows, so that callers
+    /// may free the device memory in the meantime; when that fails too the slot stays locked until `settle` succeeds.
+    fn wait_for_all(&mut self) -> Result<(), Error> {
+        if self.in_flight == InFlight::Nothing {
+            return Ok(());
+        }
+        let waited = self.settle();
+        if waited.is_err() && self.context.synchronize().is_ok() {
+            self.landed();
+        }
+        waited
     }
 
     fn settle(&mut self) -> Result<(), Error> {

@@ -258,8 +258,34 @@ fn a_wait_for_pieces_that_failed_in_other_hands_is_told_to_whom_they_belong() {
         .unwrap();
     driver.fail("cuStreamSynchronize", 1, 1, 999);
     assert!(lane.download(buffer.address(), 10).is_err());
+    lane.download(buffer.address(), 10).unwrap();
     assert!(lane.finish().is_err(), "the pieces may not have arrived");
     lane.finish().unwrap();
+    drop((buffer, lane));
+    assert_baseline(&driver, context);
+}
+
+#[test]
+fn what_became_of_pieces_is_told_once() {
+    let driver = FakeDriver::new(1 << 20);
+    driver.be_late();
+    let context = driver.context();
+    let buffer = DeviceBuffer::new(&context, SLOT as u64).unwrap();
+    let mut lane = Lane::with_pieces(&context, SLOT, SLOT / 4).unwrap();
+    let upload = |lane: &mut Lane| {
+        lane.upload_by_pieces(buffer.address(), SLOT, |_, piece| {
+            piece.fill(5);
+            Ok(())
+        })
+    };
+    upload(&mut lane).unwrap();
+    driver.fail("cuStreamSynchronize", 1, 2, 999);
+    driver.fail("cuCtxSynchronize", 1, 1, 999);
+    assert!(lane.finish().is_err());
+    assert!(upload(&mut lane).is_err(), "nothing was waited for");
+    upload(&mut lane).unwrap();
+    lane.finish().unwrap();
+    assert_eq!(FakeDriver::peek(buffer.address(), 1), Some(vec![5]));
     drop((buffer, lane));
     assert_baseline(&driver, context);
 }

@@ -1,7 +1,7 @@
 //! The functions of the table.
 #![allow(unsafe_code)]
 
-use super::{Queued, call};
+use super::{Copy, call};
 use crate::cuda::{DeviceAddress, result::RawResult, symbols::Symbols};
 use cudarc::driver::sys::{CUcontext, CUdevice, CUevent, CUstream};
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -55,9 +55,9 @@ unsafe extern "C" fn synchronize() -> RawResult {
     })
 }
 
-unsafe extern "C" fn synchronize_stream(_stream: CUstream) -> RawResult {
+unsafe extern "C" fn synchronize_stream(stream: CUstream) -> RawResult {
     call("cuStreamSynchronize", |board| {
-        board.land();
+        board.land_stream(stream.addr(), u64::MAX);
         RawResult::SUCCESS
     })
 }
@@ -141,7 +141,7 @@ unsafe extern "C" fn to_device(
     to: DeviceAddress,
     from: *const c_void,
     len: usize,
-    _stream: CUstream,
+    stream: CUstream,
 ) -> RawResult {
     call("cuMemcpyHtoDAsync", |board| {
         let is_late = board.is_late;
@@ -153,7 +153,7 @@ unsafe extern "C" fn to_device(
         };
         if is_late {
             let from = from as u64;
-            board.queue(Queued::ToDevice { to, from, len });
+            board.queue(stream.addr(), Copy::ToDevice { to, from, len });
             return RawResult::SUCCESS;
         }
         // SAFETY: the caller gives `len` readable bytes.
@@ -166,7 +166,7 @@ unsafe extern "C" fn to_host(
     to: *mut c_void,
     from: DeviceAddress,
     len: usize,
-    _stream: CUstream,
+    stream: CUstream,
 ) -> RawResult {
     call("cuMemcpyDtoHAsync", |board| {
         let is_denied = board.denied == board.calls.get("cuMemcpyDtoHAsync").copied();
@@ -179,7 +179,7 @@ unsafe extern "C" fn to_host(
         if is_denied {
             let contents = source.to_vec();
             let to = to as u64;
-            board.queue(Queued::ToHost { to, contents });
+            board.queue(stream.addr(), Copy::ToHost { to, contents });
             return RawResult(999);
         }
         // SAFETY: the caller gives `len` writable bytes.
@@ -191,8 +191,9 @@ unsafe extern "C" fn to_host(
 unsafe extern "C" fn create_stream(out: *mut CUstream, _flags: c_uint) -> RawResult {
     call("cuStreamCreate", |board| {
         board.streams += 1;
+        let handle = board.calls["cuStreamCreate"] as usize;
         // SAFETY: the caller gives one handle to write to; nobody looks behind it.
-        unsafe { *out = std::ptr::dangling_mut() };
+        unsafe { *out = std::ptr::without_provenance_mut(handle) };
         RawResult::SUCCESS
     })
 }
@@ -207,7 +208,7 @@ unsafe extern "C" fn destroy_stream(_stream: CUstream) -> RawResult {
 unsafe extern "C" fn create_event(out: *mut CUevent, _flags: c_uint) -> RawResult {
     call("cuEventCreate", |board| {
         let handle = board.calls["cuEventCreate"] as usize;
-        board.events.insert(handle, 0);
+        board.events.insert(handle, (0, 0));
         // SAFETY: the caller gives one handle to write to; nobody looks behind it.
         unsafe { *out = std::ptr::without_provenance_mut(handle) };
         RawResult::SUCCESS
@@ -223,16 +224,18 @@ unsafe extern "C" fn destroy_event(event: CUevent) -> RawResult {
     })
 }
 
-unsafe extern "C" fn record_event(event: CUevent, _stream: CUstream) -> RawResult {
+unsafe extern "C" fn record_event(event: CUevent, stream: CUstream) -> RawResult {
     call("cuEventRecord", |board| {
-        board.events.insert(event.addr(), board.ever_queued);
+        let recorded = (stream.addr(), board.ever_queued);
+        board.events.insert(event.addr(), recorded);
         RawResult::SUCCESS
     })
 }
 
 unsafe extern "C" fn synchronize_event(event: CUevent) -> RawResult {
     call("cuEventSynchronize", |board| {
-        board.land_until(board.events[&event.addr()]);
+        let (stream, count) = board.events[&event.addr()];
+        board.land_stream(stream, count);
         RawResult::SUCCESS
     })
 }

@@ -7,7 +7,7 @@ mod calls;
 use super::{Context, result::RawResult};
 use crate::Error;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,12 +29,10 @@ struct Board {
     denied: Option<u64>,
     /// Whether copies to the device are queued.
     is_late: bool,
-    queued: VecDeque<Queued>,
-    /// Copies that were ever queued, and of these the ones that have landed.
+    queued: Vec<Queued>,
     ever_queued: u64,
-    landed: u64,
-    /// What had been queued when each was recorded.
-    events: BTreeMap<usize, u64>,
+    /// The stream of each, and what had been queued when it was recorded.
+    events: BTreeMap<usize, (usize, u64)>,
     violations: Vec<String>,
 }
 
@@ -46,12 +44,18 @@ struct Failure {
 }
 
 /// A copy that lands when its stream, or the context, or an event behind it, is waited for.
-enum Queued {
+struct Queued {
+    number: u64,
+    stream: usize,
+    what: Copy,
+}
+
+enum Copy {
     ToHost {
         to: u64,
         contents: Vec<u8>,
     },
-    /// Reads its source only then.
+    /// Reads its source only when it lands.
     ToDevice {
         to: u64,
         from: u64,
@@ -114,24 +118,27 @@ fn done(name: &str, count: u64, act: impl FnOnce(&mut Board) -> RawResult) -> Ra
 }
 
 impl Board {
-    /// Copies that are queued end.
+    /// All copies that are queued end.
     fn land(&mut self) {
-        self.land_until(u64::MAX);
+        self.land_some(|_| true);
     }
 
-    /// The first ones that were ever queued end.
-    fn land_until(&mut self, count: u64) {
-        while self.landed < count
-            && let Some(copy) = self.queued.pop_front()
-        {
-            self.landed += 1;
-            match copy {
-                Queued::ToHost { to, contents } => {
+    /// Those of a stream that were among the first `count` ever queued end.
+    fn land_stream(&mut self, stream: usize, count: u64) {
+        self.land_some(|copy| copy.stream == stream && copy.number <= count);
+    }
+
+    fn land_some(&mut self, is_due: impl Fn(&Queued) -> bool) {
+        let (due, rest): (Vec<_>, Vec<_>) = self.queued.drain(..).partition(is_due);
+        self.queued = rest;
+        for copy in due {
+            match copy.what {
+                Copy::ToHost { to, contents } => {
                     let to = to as *mut u8;
                     // SAFETY: the lane keeps the slot for as long as a copy may be under way, which is what is tested.
                     unsafe { std::ptr::copy_nonoverlapping(contents.as_ptr(), to, contents.len()) };
                 }
-                Queued::ToDevice { to, from, len } => {
+                Copy::ToDevice { to, from, len } => {
                     let Some(target) = self.find(to, len) else {
                         let gone = format!("a copy to {to:#x} landed after its memory was freed");
                         self.violations.push(gone);
@@ -146,9 +153,14 @@ impl Board {
         }
     }
 
-    fn queue(&mut self, copy: Queued) {
+    fn queue(&mut self, stream: usize, what: Copy) {
         self.ever_queued += 1;
-        self.queued.push_back(copy);
+        let number = self.ever_queued;
+        self.queued.push(Queued {
+            number,
+            stream,
+            what,
+        });
     }
 
     fn used(&self) -> u64 {
