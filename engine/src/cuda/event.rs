@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// `CU_EVENT_DISABLE_TIMING`: nobody asks when it happened.
 const DISABLE_TIMING: u32 = 2;
 
-/// An event; recorded, and not waited for since, or not.
+/// An event, and whether somebody may still have to wait for it.
 pub(super) struct Event {
     context: Arc<Context>,
     raw: CUevent,

@@ -17,8 +17,8 @@ use std::{
 };
 
 /// Ways that are tried for direct transfers: threads, and bytes of one call.
-const THREADS: [u64; 4] = [1, 4, 8, 12];
-const CHUNK_BYTES: [u64; 2] = [1 << 20, 4 << 20];
+const THREADS: [u64; 5] = [1, 2, 4, 8, 12];
+const CHUNK_BYTES: [u64; 3] = [1 << 20, 4 << 20, 16 << 20];
 
 /// Ways in which the page cache is read.
 const CACHED_THREADS: [u64; 3] = [4, 8, 16];

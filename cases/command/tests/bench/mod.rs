@@ -140,8 +140,8 @@ fn tensor() {
         let steps = run["steps"].as_array().unwrap().iter();
         steps.filter(|step| step["is_trial"] == true).count()
     });
-    // Four numbers of threads, two sizes of calls, there and back.
-    assert_eq!(trials.collect::<Vec<_>>(), [4 * 2 * 2, 0]);
+    // Five numbers of threads, three sizes of calls, there and back.
+    assert_eq!(trials.collect::<Vec<_>>(), [5 * 3 * 2, 0]);
     for (step, bound) in [("store", "write"), ("load_cold", "read")] {
         let own = summary(&document, "tensor/8MiB/engine", step);
         let ceiling = summary(&document, "tensor/8MiB/ceiling", bound);
